@@ -1,0 +1,157 @@
+//! The control stream: the first stream of a line, opened by the agent. One [`Hello`], one [`HelloReply`], then
+//! [`FromAgent`] and [`FromMaster`] until the line ends. Hello and its refusal are frozen for ever.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code::Code,
+    id::{InstanceId, LineEpoch},
+    limits::{HELLO_ITEMS_MAX, TEXT_MAX},
+    stats::Stats,
+    wire::{Invalid, Message, ensure},
+};
+
+/// The agent's first message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Protocol versions the agent speaks.
+    pub versions: Vec<u16>,
+    pub agent_version: String,
+    pub instance_id: InstanceId,
+    pub os: String,
+    pub arch: String,
+    pub hostname: String,
+    /// Operations the agent knows and its policy allows at all: `forward`, `exec`, `shell`, `files`, `command`.
+    pub capabilities: Vec<String>,
+    pub carrier: Carrier,
+    /// The agent's QUIC keep-alive; the master calls the line suspect after 2.4 of them.
+    pub keep_alive_ms: u32,
+}
+
+/// What carries the QUIC packets of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Carrier {
+    Udp,
+    WebSocket,
+}
+
+impl Carrier {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::WebSocket => "wss",
+        }
+    }
+}
+
+/// The master's answer to [`Hello`]. The line counts as connected when the agent has read Welcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HelloReply {
+    Welcome(Welcome),
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version both will speak.
+    pub version: u16,
+    pub line_epoch: LineEpoch,
+    /// The master's clock, Unix milliseconds. The agent measures its offset against a monotonic clock.
+    pub master_time_ms: i64,
+    pub heartbeat_interval_ms: u32,
+    pub master_version: String,
+}
+
+/// Why the master does not take the line, and when to come back. Frozen for ever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+    /// Wait at least this long; 0 leaves it to the agent's own backoff.
+    pub retry_after_ms: u32,
+}
+
+/// Agent → master, after Welcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromAgent {
+    Heartbeat(Heartbeat),
+    /// The agent is going away on purpose.
+    Goodbye {
+        code: Code,
+    },
+    /// The effective policy, as TOML text for people to read. Sent once after Welcome.
+    Policy {
+        text: String,
+    },
+    /// Attempts that failed before this line came up, oldest first, as the agent saw them. Sent once after Welcome.
+    History(Vec<Attempt>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub seq: u64,
+    pub stats: Stats,
+    /// The last RTT the agent saw, microseconds.
+    pub rtt_us: u32,
+}
+
+/// One failed attempt to connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// How long before the History message it happened.
+    pub ago_ms: u64,
+    pub code: Code,
+    pub message: String,
+}
+
+/// Master → agent, after Welcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromMaster {
+    HeartbeatAck {
+        seq: u64,
+        master_time_ms: i64,
+    },
+    /// No new work will come; the line closes within `grace_ms`. Come back after `retry_after_ms`, spread.
+    Drain {
+        code: Code,
+        grace_ms: u32,
+        retry_after_ms: u32,
+    },
+}
+
+impl Message for Hello {
+    fn check(&self) -> Result<(), Invalid> {
+        ensure(!self.versions.is_empty() && self.versions.len() <= HELLO_ITEMS_MAX, "number of versions out of range")?;
+        ensure(self.capabilities.len() <= HELLO_ITEMS_MAX, "too many capabilities")?;
+        let texts = [&self.agent_version, &self.os, &self.arch, &self.hostname];
+        ensure(texts.into_iter().chain(&self.capabilities).all(|text| text.len() <= 255), "a text in Hello is too long")
+    }
+}
+
+impl Message for HelloReply {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Welcome(welcome) => {
+                ensure(welcome.master_version.len() <= 255, "version too long")?;
+                ensure((1_000..=3_600_000).contains(&welcome.heartbeat_interval_ms), "heartbeat interval out of range")
+            }
+            Self::Refused(refusal) => ensure(refusal.message.len() <= TEXT_MAX, "message too long"),
+        }
+    }
+}
+
+impl Message for FromAgent {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Heartbeat(heartbeat) => heartbeat.stats.check(),
+            Self::Goodbye { .. } => Ok(()),
+            Self::Policy { text } => ensure(text.len() <= 16 * 1024, "policy text too long"),
+            Self::History(attempts) => {
+                ensure(attempts.len() <= HELLO_ITEMS_MAX, "too many attempts")?;
+                ensure(attempts.iter().all(|attempt| attempt.message.len() <= TEXT_MAX), "message too long")
+            }
+        }
+    }
+}
+
+impl Message for FromMaster {}

@@ -1,0 +1,102 @@
+//! One command line on the agent: what to run, and the frames that follow `Opened`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code::Code,
+    limits::{EXEC_ITEMS_MAX, EXEC_PIECE_MAX},
+    wire::{Invalid, Message, ensure},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    pub program: Program,
+    /// Working directory; `None` is the policy user's home.
+    pub cwd: Option<String>,
+    /// Added to the agent's minimal environment, where its policy allows the names.
+    pub env: Vec<(String, String)>,
+    /// 0 is none.
+    pub timeout_ms: u64,
+    /// Whether [`ToExec::Stdin`] will follow; otherwise the program reads an empty input.
+    pub stdin: bool,
+    /// Stdout and stderr together, bytes; 0 is unlimited. What is beyond is dropped and flagged.
+    pub output_max: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    Argv(Vec<String>),
+    /// Handed to `/bin/sh -c`, where the policy allows it.
+    Shell(String),
+}
+
+/// Master → agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToExec {
+    Stdin(Vec<u8>),
+    StdinEnd,
+    Cancel,
+}
+
+/// Agent → master. `Started` first; `Ended` last, then the stream finishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromExec {
+    Started { pid: u32 },
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    Ended(Outcome),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub end: End,
+    /// True if output beyond `output_max` was dropped.
+    pub truncated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    Exited(i32),
+    Signalled(i32),
+    /// Killed by the agent: `TIMED_OUT`, `CANCELLED` or `UNREAD`.
+    Killed(Code),
+}
+
+impl ExecSpec {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        let clean = |text: &String| !text.contains('\0');
+        match &self.program {
+            Program::Argv(argv) => {
+                ensure(!argv.is_empty() && !argv[0].is_empty(), "argv is empty")?;
+                ensure(argv.len() <= EXEC_ITEMS_MAX, "too many arguments")?;
+                ensure(argv.iter().all(clean), "an argument holds a NUL byte")?;
+            }
+            Program::Shell(line) => {
+                ensure(!line.is_empty() && clean(line), "the shell line is empty or holds a NUL byte")?
+            }
+        }
+        ensure(self.env.len() <= EXEC_ITEMS_MAX, "too many variables")?;
+        let named =
+            |(name, value): &(String, String)| !name.is_empty() && !name.contains('=') && clean(name) && clean(value);
+        ensure(self.env.iter().all(named), "a variable's name is empty or holds '=' or NUL")?;
+        ensure(self.cwd.as_ref().is_none_or(clean), "the working directory holds a NUL byte")
+    }
+}
+
+impl Message for ToExec {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Stdin(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
+            Self::StdinEnd | Self::Cancel => Ok(()),
+        }
+    }
+}
+
+impl Message for FromExec {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Stdout(piece) | Self::Stderr(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
+            Self::Started { .. } | Self::Ended(_) => Ok(()),
+        }
+    }
+}

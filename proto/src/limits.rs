@@ -1,0 +1,47 @@
+//! Every bound of the protocol in one place, each with its unit and its reason.
+
+use std::time::Duration;
+
+/// Longest agent id, bytes: one DNS label, so that it can stand in host names.
+pub const AGENT_ID_MAX: usize = 63;
+
+/// Largest frame from a peer that has not authenticated, bytes (SECURITY R30).
+pub const FRAME_MAX_UNAUTHENTICATED: usize = 4 * 1024;
+/// Largest frame from an authenticated peer, bytes (SECURITY R30).
+pub const FRAME_MAX: usize = 64 * 1024;
+
+/// Longest host name or address of a target, bytes: a DNS name is at most 253.
+pub const HOST_MAX: usize = 255;
+/// Longest human text in a message (refusals, errors), bytes. Longer texts are cut by the sender.
+pub const TEXT_MAX: usize = 1024;
+/// Most arguments of an exec, and most variables of its environment.
+pub const EXEC_ITEMS_MAX: usize = 1024;
+/// Largest piece of exec input or output in one frame, bytes.
+pub const EXEC_PIECE_MAX: usize = 32 * 1024;
+/// Largest JSON payload of a command, and largest reply, bytes. With the rest of its message it fits one frame.
+pub const COMMAND_JSON_MAX: usize = 60 * 1024;
+/// Most disks and network interfaces told in one heartbeat.
+pub const STATS_ITEMS_MAX: usize = 16;
+/// Most protocol versions and capabilities in a Hello.
+pub const HELLO_ITEMS_MAX: usize = 32;
+
+/// How often an agent sends a heartbeat unless Welcome says otherwise.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// Heartbeats that may be missed in a row; the next one missed closes the line.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// QUIC keep-alive of the agent: finds a restarted master within one interval; NAT mappings commonly expire at 30 s.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A line on which nothing was received for this long is *suspect*: 2.4 keep-alives.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(12);
+/// A line on which nothing was received for this long is gone.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Time an agent has from its first packet to a complete Hello (SECURITY R32).
+pub const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
+/// Time for the header of a work stream, and for the answer to it where the operation sets none.
+pub const HEADER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How far `issued_at` of a request may lie from the master's time, either way (SECURITY R25).
+pub const FRESHNESS_WINDOW: Duration = Duration::from_secs(30);
+/// Most request ids remembered per line; a full guard refuses rather than forgets.
+pub const FRESHNESS_CAPACITY: usize = 1 << 19;

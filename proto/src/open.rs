@@ -1,0 +1,115 @@
+//! Work streams: opened by the master with one [`Open`], answered with one [`OpenReply`], then the operation's own bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code::Code,
+    command::Command,
+    exec::ExecSpec,
+    id::RequestId,
+    limits::{HOST_MAX, TEXT_MAX},
+    wire::{Invalid, Message, ensure},
+};
+
+/// The header of a work stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    pub request_id: RequestId,
+    /// The master's clock when it sent this, Unix milliseconds.
+    pub issued_at_ms: i64,
+    /// W3C trace id of the call that caused it, or zeros.
+    pub trace_id: [u8; 16],
+    pub operation: Operation,
+}
+
+/// What the stream is for. Variants are only appended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Dial `target` and carry raw bytes. The opener may send bytes right behind the header.
+    Forward(Target),
+    /// Run one command line; then frames of `exec`.
+    Exec(ExecSpec),
+    /// One typed service/action; the reply is one `command::Reply` frame.
+    Command(Command),
+}
+
+/// Where a forward ends, as the agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// A name or an address without brackets. Resolved once, on the agent.
+    pub host: String,
+    /// 1–65535.
+    pub port: u16,
+}
+
+/// The agent's answer to [`Open`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenReply {
+    Opened(Opened),
+    Refused(Refused),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// For a forward: the address that was dialled.
+    pub peer: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Operation {
+    /// The word used in policies, metrics and logs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Forward(_) => "forward",
+            Self::Exec(_) => "exec",
+            Self::Command(_) => "command",
+        }
+    }
+}
+
+impl Message for Open {
+    fn check(&self) -> Result<(), Invalid> {
+        match &self.operation {
+            Operation::Forward(target) => target.check(),
+            Operation::Exec(spec) => spec.check(),
+            Operation::Command(command) => command.check(),
+        }
+    }
+}
+
+impl Target {
+    /// Checks shape only: whether it may be dialled is the policy's question.
+    pub fn check(&self) -> Result<(), Invalid> {
+        ensure(self.port != 0, "port 0")?;
+        ensure(!self.host.is_empty() && self.host.len() <= HOST_MAX, "length of the host out of range")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        ensure(self.host.chars().all(plain), "the host holds a character that no name or address has")
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Message for OpenReply {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Opened(opened) => {
+                ensure(opened.peer.as_ref().is_none_or(|peer| peer.len() <= HOST_MAX), "peer too long")
+            }
+            Self::Refused(refused) => ensure(refused.message.len() <= TEXT_MAX, "message too long"),
+        }
+    }
+}
