@@ -33,6 +33,19 @@ pub enum Operation {
     Command(Command),
 }
 
+/// The part of [`Open`] that every build can read: the operation as its number only. Tells an operation of a newer
+/// peer from bytes that are no header at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenHead {
+    pub request_id: RequestId,
+    pub issued_at_ms: i64,
+    pub trace_id: [u8; 16],
+    pub operation: u32,
+}
+
+/// How many operations this build knows; their numbers are 0 up to this.
+pub const OPERATIONS: u32 = 3;
+
 /// Where a forward ends, as the agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
@@ -103,6 +116,8 @@ impl std::fmt::Display for Target {
     }
 }
 
+impl Message for OpenHead {}
+
 impl Message for OpenReply {
     fn check(&self) -> Result<(), Invalid> {
         match self {
@@ -111,5 +126,25 @@ impl Message for OpenReply {
             }
             Self::Refused(refused) => ensure(refused.message.len() <= TEXT_MAX, "message too long"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn the_head_of_every_operation_can_be_read_and_their_number_is_right() {
+        let command = Command { service: "a".into(), action: "b".into(), payload: String::new(), timeout_ms: 1 };
+        let open = Open {
+            request_id: RequestId::random(),
+            issued_at_ms: -5,
+            trace_id: [7; 16],
+            operation: Operation::Command(command),
+        };
+        let head: OpenHead = wire::decode(&wire::encode(&open)).unwrap();
+        assert_eq!((head.request_id, head.issued_at_ms), (open.request_id, -5));
+        assert_eq!(head.operation, OPERATIONS - 1, "the last operation");
     }
 }

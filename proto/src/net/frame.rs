@@ -60,6 +60,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next message. Cancel-safe. After an error the stream is of no further use.
     pub async fn next<M: Message>(&mut self) -> Result<M, FrameError> {
+        self.fill().await?;
+        let message = wire::decode(&self.body);
+        self.release();
+        Ok(message?)
+    }
+
+    /// The next frame, not decoded. Cancel-safe.
+    pub async fn next_bytes(&mut self) -> Result<Vec<u8>, FrameError> {
+        self.fill().await?;
+        Ok(std::mem::take(&mut self.body))
+    }
+
+    async fn fill(&mut self) -> Result<(), FrameError> {
         while self.have < LENGTH_BYTES {
             match self.source.read(&mut self.length[self.have..]).await? {
                 0 if self.have == 0 => return Err(FrameError::Ended),
@@ -79,12 +92,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
         self.have = 0;
-        let message = wire::decode(&self.body)?;
-        // Do not let one large frame pin its buffer for the life of an idle stream.
+        Ok(())
+    }
+
+    /// Does not let one large frame pin its buffer for the life of an idle stream.
+    fn release(&mut self) {
         if self.body.capacity() > 4096 {
             self.body = Vec::new();
         }
-        Ok(message)
     }
 
     /// The next message, or [`FrameError::TooSlow`] after `within`.

@@ -24,7 +24,7 @@ pub mod priority {
 }
 
 /// The sending half. Dropped before [`finish`](Self::finish) or [`reset`](Self::reset) it resets with
-/// [`Code::ABANDONED`].
+/// [`Code::ABANDONED`], or with [`Code::INTERNAL`] while a panic unwinds.
 #[derive(Debug)]
 pub struct SendHalf {
     stream: quinn::SendStream,
@@ -70,10 +70,14 @@ impl SendHalf {
     }
 
     /// Resolves when the peer stops reading (its code) or has everything after a finish (`None`), or the line is lost.
-    pub async fn stopped(&self) -> Option<Code> {
-        match self.stream.stopped().await {
-            Ok(code) => code.map(|code| Code::from_u64(code.into_inner())),
-            Err(_) => Some(Code::LINE_LOST),
+    /// Borrows nothing, so that it can be awaited beside a write.
+    pub fn stopped(&self) -> impl Future<Output = Option<Code>> + Send + use<> {
+        let stopped = self.stream.stopped();
+        async move {
+            match stopped.await {
+                Ok(code) => code.map(|code| Code::from_u64(code.into_inner())),
+                Err(_) => Some(Code::LINE_LOST),
+            }
         }
     }
 }
@@ -81,7 +85,7 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.ended {
-            let _ = self.stream.reset(varint(Code::ABANDONED));
+            let _ = self.stream.reset(varint(dropped()));
         }
     }
 }
@@ -123,7 +127,7 @@ impl RecvHalf {
 impl Drop for RecvHalf {
     fn drop(&mut self) {
         if !self.ended {
-            let _ = self.stream.stop(varint(Code::ABANDONED));
+            let _ = self.stream.stop(varint(dropped()));
         }
     }
 }
@@ -202,6 +206,11 @@ pub fn close_code(error: &quinn::ConnectionError) -> Code {
 /// Closes a connection; the text travels with the code for whoever reads a packet capture.
 pub fn close(connection: &quinn::Connection, code: Code) {
     connection.close(varint(code), code.word().unwrap_or_default().as_bytes());
+}
+
+/// Why a half was dropped: a handler that panicked says so, anything else gave the stream up.
+fn dropped() -> Code {
+    if std::thread::panicking() { Code::INTERNAL } else { Code::ABANDONED }
 }
 
 pub fn varint(code: Code) -> VarInt {
