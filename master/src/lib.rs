@@ -1,1 +1,4 @@
-//! placeholder
+//! The Landline master: service, API and the operator's command line.
+
+pub mod api;
+pub mod cli;

@@ -1,0 +1,45 @@
+//! Events of the fleet and of one agent's timeline.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Time;
+
+/// Something that happened. Cursors grow; reading on from one misses nothing that is still kept.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    pub cursor: String,
+    pub at: Time,
+    /// A word such as `agent.connected` or `tunnel.active`.
+    pub kind: String,
+    pub agent_id: Option<String>,
+    pub tunnel_id: Option<String>,
+    /// More about it; its fields depend on `kind`.
+    #[schema(value_type = Object)]
+    pub detail: Value,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventQuery {
+    /// Begin behind this event; `Last-Event-ID` does the same. Without either the stream begins now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(pattern = "^[0-9]{1,18}$")]
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Items per page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 500)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(max_length = 256)]
+    pub cursor: Option<String>,
+}

@@ -1,0 +1,5 @@
+//! The HTTP API of the internal socket: extract → domain → map. Owns routes, shapes and errors; decides nothing about
+//! agents or tunnels itself.
+
+pub mod dto;
+pub mod problem;

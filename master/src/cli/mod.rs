@@ -1,0 +1,166 @@
+//! The operator's command line: one file per command. Everything but `serve`, `demo`, `check-config` and `sim` speaks
+//! only the HTTP API. Owns the exit codes: the remote one for `exec`, 64 for usage and configuration, 1 for the rest.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod agents;
+pub(crate) mod client;
+mod command;
+mod events;
+mod exec;
+pub(crate) mod output;
+mod stop;
+mod token;
+mod tunnel;
+
+use client::{CallError, Client, Connection, SetupError};
+use output::Format;
+
+const USAGE: u8 = 64;
+const FAILED: u8 = 1;
+/// A failure of ours where the remote exit code would stand.
+const EXEC_FAILED: u8 = 255;
+
+/// One line open from every machine behind NAT to one public master.
+#[derive(Debug, Parser)]
+#[command(name = "landline", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    /// What to print
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landline serve --config /etc/landline/master.toml
+  landline agents add home-1 --label site=berlin
+  landline exec home-1 -- uname -a
+  landline tunnel open home-1 localhost:443 --scheme https
+
+Environment:
+  LANDLINE_URL    the master's internal API (default http://127.0.0.1:7800)
+  LANDLINE_TOKEN  an API token; on the master's host its admin token is found by itself";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add, list and manage agents
+    Agents(agents::Agents),
+    /// Run a program on an agent and stream its output
+    Exec(exec::Exec),
+    /// Send one typed command and print its reply
+    Command(command::Call),
+    /// Open, list and close tunnels
+    Tunnel(tunnel::Tunnel),
+    /// Follow what happens
+    Events(events::Events),
+    /// Manage API tokens
+    Token(token::Token),
+}
+
+/// A command that went wrong in the user's hands rather than ours.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// What every API command is given.
+struct Context {
+    client: Client,
+    format: Format,
+}
+
+/// Parses the arguments, runs one command and says how the process ends.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed terminal is no reason to fail differently.
+            let _ = error.print();
+            return if error.use_stderr() { usage_code().into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let ours = if matches!(cli.command, Command::Exec(_)) { Some(EXEC_FAILED) } else { None };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("landline: {error:#}");
+            ours.unwrap_or_else(|| failure_code(&error)).into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { connection, output: format, command } = cli;
+    let context = || -> anyhow::Result<Context> { Ok(Context { client: connection.client()?, format }) };
+    match command {
+        Command::Agents(agents) => block_on(agents.run(context()?)),
+        Command::Exec(exec) => block_on(exec.run(context()?)),
+        Command::Command(call) => block_on(call.run(context()?)),
+        Command::Tunnel(tunnel) => block_on(tunnel.run(context()?)),
+        Command::Events(events) => block_on(events.run(context()?)),
+        Command::Token(token) => block_on(token.run(context()?)),
+    }
+}
+
+/// One thread is enough for a client, and for a master (measured: it is faster than several on two cores).
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// The exit code for a failed command: 64 where the user or the configuration is at fault.
+fn failure_code(error: &anyhow::Error) -> u8 {
+    let ours = error.chain().any(|cause| cause.is::<SetupError>() || cause.is::<UsageError>());
+    if ours { USAGE } else { FAILED }
+}
+
+/// `exec` keeps 255 for failures of ours even when its arguments cannot be read.
+fn usage_code() -> u8 {
+    if std::env::args().nth(1).as_deref() == Some("exec") { EXEC_FAILED } else { USAGE }
+}
+
+/// Whether a call failed because the master could not be reached, which may pass.
+fn is_passing(error: &CallError) -> bool {
+    match error {
+        CallError::Unreachable { .. } | CallError::Silent { .. } | CallError::Cut { .. } => true,
+        CallError::Problem(problem) => matches!(problem.status, 429 | 503),
+        CallError::Foreign { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let path = format!("{path} {}", sub.get_name());
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let leaf = sub.get_subcommands().next().is_none();
+                assert!(!leaf || help.contains(&path), "`{path} --help` shows no example");
+                visit(sub, &path);
+            }
+        }
+        visit(&Cli::command(), "landline");
+    }
+
+    #[test]
+    fn usage_and_failure_have_their_own_codes() {
+        assert_eq!(failure_code(&UsageError("x".into()).into()), USAGE);
+        assert_eq!(failure_code(&anyhow::anyhow!("x")), FAILED);
+    }
+}

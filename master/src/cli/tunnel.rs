@@ -1,0 +1,287 @@
+//! `landline tunnel …`: open (in the foreground it beats and closes on Ctrl-C), list, extend, close.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use tokio::time::Instant;
+
+use super::{
+    Context, UsageError,
+    agents::word,
+    client::{CallError, segment},
+    is_passing,
+    output::{self, or_dash},
+    stop::StopSignal,
+};
+use crate::api::dto::{
+    Page,
+    tunnel::{Extend, KeepAlive, NewTunnel, Scheme, Target, Tunnel as Row, TunnelFilter, TunnelStatus, WaitQuery},
+};
+
+const PAGE: u32 = 500;
+/// The master gives up after 150 s without a beat.
+const BEAT_EVERY: Duration = Duration::from_secs(60);
+/// After a beat that did not arrive.
+const BEAT_AGAIN: Duration = Duration::from_secs(2);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(150);
+/// The master settles a pending tunnel in 30 s; longer than that it is not well.
+const SETTLED_WITHIN: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Args)]
+pub(super) struct Tunnel {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Open a tunnel; the address to connect to is the first line printed
+    Open(Open),
+    /// List tunnels
+    #[command(after_help = "Examples:\n  landline tunnel ls\n  landline tunnel ls --agent home-1 --all")]
+    Ls {
+        #[arg(long)]
+        agent: Option<String>,
+        /// Closed ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Give a tunnel more time
+    #[command(after_help = "Example:\n  landline tunnel extend 0b8e6f3a-… --for 1h")]
+    Extend {
+        id: String,
+        /// From now: 30m, 2h
+        #[arg(long = "for", value_parser = output::parse_seconds)]
+        ttl: Option<u32>,
+    },
+    /// Close a tunnel and every connection through it
+    #[command(after_help = "Example:\n  landline tunnel close 0b8e6f3a-…")]
+    Close { id: String },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  landline tunnel open home-1 localhost:443 --scheme https
+  landline tunnel open home-1 10.0.0.1:22 --detach --for 30m
+  landline tunnel open home-1 localhost:3306 --standing
+
+Without --detach or --standing it stays in the foreground and closes the tunnel on Ctrl-C.")]
+struct Open {
+    agent: String,
+    /// Host and port as the agent sees them
+    #[arg(value_name = "HOST:PORT", value_parser = parse_target)]
+    target: (String, u16),
+    /// What the target speaks; decides how it is probed
+    #[arg(long, value_parser = ["https", "http", "tcp"], default_value = "tcp")]
+    scheme: String,
+    /// Return at once; the tunnel lives until its time runs out
+    #[arg(long, conflicts_with = "standing")]
+    detach: bool,
+    /// Time to live: 90s, 30m, 2h
+    #[arg(long = "for", value_parser = output::parse_seconds, conflicts_with = "standing")]
+    ttl: Option<u32>,
+    /// A permanent mapping, until closed by hand
+    #[arg(long)]
+    standing: bool,
+}
+
+impl Tunnel {
+    pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Open(open) => open.run(&context).await?,
+            Command::Ls { agent, all } => {
+                let filter = TunnelFilter { limit: Some(PAGE), agent_id: agent, ..TunnelFilter::default() };
+                output::print(context.format, &list(&context, filter, all).await?, |rows| show(rows))?;
+            }
+            Command::Extend { id, ttl } => {
+                let path = format!("{}/extend", path(&id));
+                let row: Row = context.client.post(&path, &Extend { ttl_s: ttl }).await?;
+                output::print(context.format, &row, |row| {
+                    format!("{} expires {}", row.id, output::relative(row.expires_at.as_ref(), output::now_ms()))
+                })?;
+            }
+            Command::Close { id } => context.client.delete(&path(&id)).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Open {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mut stop = StopSignal::listen()?;
+        let stays = !self.detach && !self.standing;
+        let row: Row = context.client.post_once("/tunnels", &self.call()).await?;
+        let id = row.id;
+        let opened = tokio::select! {
+            biased;
+            () = stop.wait() => Ok(None),
+            row = settled(context, &id) => row.map(Some),
+        };
+        let row = match opened {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(context.client.delete(&path(&id)).await?),
+            Err(error) => {
+                if stays {
+                    // Best effort: what failed is told below, and an unbeaten tunnel ends by itself.
+                    let _ = context.client.delete(&path(&id)).await;
+                }
+                return Err(error);
+            }
+        };
+        output::print(context.format, &row, |row| row.listen.clone())?;
+        if !stays {
+            eprintln!("tunnel {id}; close it with: landline tunnel close {id}");
+            return Ok(());
+        }
+        eprintln!("tunnel {id} is {}; Ctrl-C closes it", word(&row.status));
+        tokio::select! {
+            biased;
+            () = stop.wait() => Ok(context.client.delete(&path(&id)).await?),
+            ended = beat(context, &id) => ended,
+        }
+    }
+
+    fn call(&self) -> NewTunnel {
+        let scheme = match self.scheme.as_str() {
+            "https" => Scheme::Https,
+            "http" => Scheme::Http,
+            _ => Scheme::Tcp,
+        };
+        let (host, port) = self.target.clone();
+        NewTunnel {
+            agent_id: self.agent.clone(),
+            target: Target { host, port, scheme },
+            standing: self.standing,
+            ttl_s: self.ttl,
+            heartbeat: self.detach.then_some(false),
+            listen: None,
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/tunnels/{}", segment(id))
+}
+
+/// Waits until the tunnel is active. A standing one whose agent is away stays pending, and that is fine.
+async fn settled(context: &Context, id: &str) -> anyhow::Result<Row> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    let query = WaitQuery { wait: Some("30s".to_owned()) };
+    loop {
+        let row: Row = context.client.get(&path(id), &query).await?;
+        match row.status {
+            TunnelStatus::Active => return Ok(row),
+            TunnelStatus::Pending if row.standing => return Ok(row),
+            TunnelStatus::Pending if Instant::now() < deadline => {}
+            TunnelStatus::Pending => {
+                bail!("tunnel {id} is still pending; is the agent online? Try: landline agents ls")
+            }
+            TunnelStatus::Disconnected | TunnelStatus::Timeout | TunnelStatus::Expired => bail!(over(&row)),
+        }
+    }
+}
+
+fn over(row: &Row) -> String {
+    let probe = row.probe.as_ref().map(|probe| format!(": {}", output::plain(&probe.detail))).unwrap_or_default();
+    format!("tunnel {} ended: {} ({}){probe}", row.id, word(&row.status), or_dash(row.closed_reason.as_ref()))
+}
+
+/// Beats until the master says that the tunnel is over, or cannot be reached for so long that it must be.
+async fn beat(context: &Context, id: &str) -> anyhow::Result<()> {
+    let mut heard = Instant::now();
+    let mut wait = BEAT_EVERY;
+    loop {
+        tokio::time::sleep(wait).await;
+        let beaten: Result<KeepAlive, CallError> =
+            context.client.post(&format!("{}/heartbeat", path(id)), &serde_json::json!({})).await;
+        match beaten {
+            Ok(KeepAlive { keep_alive: true }) => {
+                heard = Instant::now();
+                wait = BEAT_EVERY;
+            }
+            Ok(KeepAlive { keep_alive: false }) => {
+                let row: Row = context.client.get(&path(id), &()).await.context("the tunnel is over")?;
+                bail!(over(&row));
+            }
+            Err(error) if is_passing(&error) && heard.elapsed() < GIVE_UP_AFTER => wait = BEAT_AGAIN,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn list(context: &Context, mut filter: TunnelFilter, all: bool) -> anyhow::Result<Vec<Row>> {
+    let wanted: &[Option<TunnelStatus>] =
+        if all { &[None] } else { &[Some(TunnelStatus::Active), Some(TunnelStatus::Pending)] };
+    let mut rows = Vec::new();
+    for status in wanted {
+        filter.status = *status;
+        filter.cursor = None;
+        loop {
+            let page: Page<Row> = context.client.get("/tunnels", &filter).await?;
+            rows.extend(page.items);
+            filter.cursor = page.next_cursor;
+            if filter.cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn show(rows: &[Row]) -> String {
+    let now = output::now_ms();
+    let rows = rows.iter().map(|row| {
+        vec![
+            row.id.clone(),
+            row.agent_id.clone(),
+            host_port(&row.target),
+            word(&row.status),
+            word(&row.health.state),
+            row.listen.clone(),
+            row.connections_open.to_string(),
+            output::bytes(row.bytes_in),
+            output::bytes(row.bytes_out),
+            output::relative(row.expires_at.as_ref(), now),
+            or_dash(row.closed_reason.as_ref()),
+        ]
+    });
+    let head =
+        ["TUNNEL", "AGENT", "TARGET", "STATUS", "HEALTH", "LISTEN", "CONNS", "IN", "OUT", "EXPIRES", "CLOSED BECAUSE"];
+    output::table(&head, rows)
+}
+
+fn host_port(target: &Target) -> String {
+    if target.host.contains(':') {
+        format!("[{}]:{}", target.host, target.port)
+    } else {
+        format!("{}:{}", target.host, target.port)
+    }
+}
+
+fn parse_target(text: &str) -> Result<(String, u16), UsageError> {
+    let wrong = || UsageError(format!("{text:?} is no target; write HOST:PORT, e.g. localhost:443 or [::1]:443"));
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').ok_or_else(wrong)?,
+        None if host.contains(':') => return Err(wrong()),
+        None => host,
+    };
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() || port == 0 { Err(wrong()) } else { Ok((host.to_owned(), port)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        assert_eq!(parse_target("localhost:443").unwrap(), ("localhost".into(), 443));
+        assert_eq!(parse_target("[::1]:22").unwrap(), ("::1".into(), 22));
+        for bad in ["", "localhost", "::1:22", "[::1:22", ":22", "h:0", "h:99999", "h:x"] {
+            assert!(parse_target(bad).is_err(), "{bad:?}");
+        }
+    }
+}
