@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::sync::oneshot;
 
 use super::{
     credit::{LineCredit, Stalled},
@@ -63,14 +64,47 @@ impl<S: Socket> Drop for Guarded<S> {
 /// sides are reset with it). Dropping the future resets both sides.
 pub async fn relay<S: Socket>(
     socket: S,
+    send: SendHalf,
+    recv: RecvHalf,
+    credit: &Arc<LineCredit>,
+    meter: &Meter,
+) -> Result<(), Code> {
+    relay_opening(socket, send, recv, credit, meter, async |_| Ok(()), std::future::pending()).await
+}
+
+/// Like [`relay`], for the end that opened the stream: bytes of the socket go out at once, while `opening` reads what the
+/// peer answers before its own bytes. An error of `opening` ends the relay with its code; a peer that stops reading
+/// before it answered is judged by its answer. `stop` ends the relay with the code it gives.
+pub async fn relay_opening<S: Socket>(
+    socket: S,
     mut send: SendHalf,
     mut recv: RecvHalf,
     credit: &Arc<LineCredit>,
     meter: &Meter,
+    opening: impl AsyncFnOnce(&mut RecvHalf) -> Result<(), Code>,
+    stop: impl Future<Output = Code>,
 ) -> Result<(), Code> {
     let mut guarded = Guarded { socket, clean: false };
     let socket = &guarded.socket;
-    let result = tokio::try_join!(upstream(socket, &mut send, meter), downstream(socket, &mut recv, credit, meter));
+    let (answer, answered) = oneshot::channel();
+    let up = async {
+        let result = upstream(socket, &mut send, meter).await;
+        if result.is_err_and(|code| code != Code::TCP_RESET) {
+            // At once when it answered already; `opening` keeps the deadline.
+            let _ = answered.await;
+        }
+        result
+    };
+    let down = async {
+        opening(&mut recv).await?;
+        let _ = answer.send(());
+        downstream(socket, &mut recv, credit, meter).await
+    };
+    let result = tokio::select! {
+        biased;
+        code = stop => Err(code),
+        result = async { tokio::try_join!(up, down) } => result,
+    };
     match result {
         Ok(_) => {
             guarded.clean = true;
