@@ -2,4 +2,7 @@
 //! agents or tunnels itself.
 
 pub mod dto;
+pub mod extract;
+pub mod guard;
 pub mod problem;
+pub mod server;

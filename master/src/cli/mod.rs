@@ -9,9 +9,11 @@ use clap::{Parser, Subcommand};
 mod agents;
 pub(crate) mod client;
 mod command;
+mod demo;
 mod events;
 mod exec;
 pub(crate) mod output;
+mod sim;
 mod stop;
 mod token;
 mod tunnel;
@@ -62,6 +64,12 @@ enum Command {
     Events(events::Events),
     /// Manage API tokens
     Token(token::Token),
+    /// Simulate many agents, for sizing
+    Sim(sim::Sim),
+    /// Run a master, three agents and a site behind each on this machine
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    WithParent(demo::WithParent),
 }
 
 /// A command that went wrong in the user's hands rather than ours.
@@ -105,6 +113,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tunnel(tunnel) => block_on(tunnel.run(context()?)),
         Command::Events(events) => block_on(events.run(context()?)),
         Command::Token(token) => block_on(token.run(context()?)),
+        Command::Sim(sim) => block_on(sim.run(context()?)),
+        Command::Demo(demo) => block_on(demo.run()),
+        Command::WithParent(program) => program.run(),
     }
 }
 
