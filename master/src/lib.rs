@@ -1,5 +1,12 @@
-//! The Landline master: service, API and the operator's command line.
+//! The Landline master as a library: service, API and the operator's command line. Two masters can run in one process.
 
+pub mod access;
 pub mod api;
+pub mod audit;
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod events;
+pub mod metrics;
+pub mod store;
 pub mod tunnel;

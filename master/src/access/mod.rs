@@ -1,0 +1,16 @@
+//! Who may do what: API tokens, the principal behind a call, one deny-by-default decision, and the limiter of failed
+//! attempts. Knows no HTTP and no agent protocol.
+
+mod admin;
+mod authorise;
+mod limiter;
+mod permission;
+mod tokens;
+
+pub use admin::{ADMIN_TOKEN_FILE, AdminTokenError, ensure_admin_token};
+pub use authorise::{Action, Denied, Object, authorise};
+pub use limiter::{Limiter, TooMany};
+pub use permission::{BadPermission, Permission, Permissions};
+pub use tokens::{Access, AuthError, CreateTokenError, CreatedToken, Principal, TokenRequest};
+
+pub use crate::store::labels::{BadLabels, Labels, Selector};

@@ -1,0 +1,208 @@
+//! Tokens: making one (never above its creator, SECURITY R17), recognising one, and forgetting it fast when revoked.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use moka::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{Permissions, Selector};
+use crate::{
+    audit::AuditEntry,
+    clock::millis,
+    store::{Store, StoreError, tokens::ApiToken},
+};
+
+/// First characters of every token: lets scanners of leaked secrets find ours.
+pub(super) const PREFIX: &str = "llt_";
+/// Random bytes of a token.
+const TOKEN_BYTES: usize = 32;
+/// Longest name of a token, bytes.
+const NAME_MAX: usize = 100;
+/// How long a recognised token is believed without asking the store: another node's revocation holds after this.
+const BELIEVED: Duration = Duration::from_secs(3);
+/// Recognised tokens kept. Only good ones are, so that no guessing fills it.
+const KEPT: u64 = 10_000;
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Principal {
+    pub token_id: String,
+    pub name: String,
+    pub permissions: Permissions,
+    /// Which agents it may know of.
+    pub selector: Selector,
+    /// `None` never runs out.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// What a new token should hold.
+#[derive(Debug, Clone)]
+pub struct TokenRequest {
+    pub name: String,
+    pub permissions: Permissions,
+    /// Joined with the creator's.
+    pub selector: Selector,
+    /// From now; `None` takes the longest allowed.
+    pub ttl: Option<Duration>,
+}
+
+/// A new token. The secret is shown once and is nowhere else.
+#[derive(Debug)]
+pub struct CreatedToken {
+    pub token: ApiToken,
+    pub secret: SecretString,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTokenError {
+    #[error("a token's name has 1 to {NAME_MAX} characters")]
+    Name,
+    #[error("a token needs at least one permission")]
+    NoPermission,
+    #[error("beyond the creating token's own permissions: {0}")]
+    Permissions(Permissions),
+    #[error("a token may live at most {} s here", .0.as_secs())]
+    TooLong(Duration),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Unknown, revoked or expired: told apart for nobody.
+    #[error("the token is not valid")]
+    Invalid,
+    /// The store cannot be asked: nobody new gets in.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Recognises callers. Clones share the cache.
+#[derive(Clone)]
+pub struct Access {
+    store: Store,
+    believed: Cache<[u8; 32], Arc<Principal>>,
+    token_ttl_max: Duration,
+}
+
+impl Access {
+    pub fn new(store: Store, token_ttl_max: Duration) -> Self {
+        Self { store, believed: Cache::builder().max_capacity(KEPT).time_to_live(BELIEVED).build(), token_ttl_max }
+    }
+
+    /// Who shows this bearer token. Long streams ask again every few seconds with [`Access::still`].
+    pub async fn authenticate(&self, bearer: &str, now_ms: i64) -> Result<Arc<Principal>, AuthError> {
+        let sha256 = hash(bearer);
+        if let Some(principal) = self.believed.get(&sha256) {
+            return if alive(principal.expires_at_ms, now_ms) { Ok(principal) } else { Err(AuthError::Invalid) };
+        }
+        // Looked up by hash: the time it takes tells nothing of a secret that still has to be guessed whole.
+        let token = self.store.tokens().by_sha256(&sha256).await?.ok_or(AuthError::Invalid)?;
+        let principal = Arc::new(recognise(&token, now_ms)?);
+        self.believed.insert(sha256, principal.clone());
+        Ok(principal)
+    }
+
+    /// Whether the principal of a long stream may go on (SECURITY R15): asks the store, not the cache.
+    pub async fn still(&self, principal: &Principal, now_ms: i64) -> Result<(), AuthError> {
+        let token = self.store.tokens().find(&principal.token_id).await?.ok_or(AuthError::Invalid)?;
+        recognise(&token, now_ms).map(|_| ())
+    }
+
+    /// Makes a token on behalf of `creator`.
+    pub async fn create(
+        &self,
+        creator: &Principal,
+        request: TokenRequest,
+        now_ms: i64,
+        audit: AuditEntry,
+    ) -> Result<CreatedToken, CreateTokenError> {
+        let created = derive(creator, request, self.token_ttl_max, now_ms)?;
+        self.store.tokens().add(&created.token, &audit.object(&created.token.id)).await?;
+        Ok(created)
+    }
+
+    /// False if there is no such token or it is revoked already. Here it holds at once.
+    pub async fn revoke(&self, id: &str, now_ms: i64, audit: AuditEntry) -> Result<bool, StoreError> {
+        let revoked = self.store.tokens().revoke(id, now_ms, &audit.object(id)).await?;
+        self.believed.invalidate_all();
+        Ok(revoked)
+    }
+}
+
+/// A token within its creator's bounds. Pure but for the randomness.
+fn derive(
+    creator: &Principal,
+    request: TokenRequest,
+    ttl_max: Duration,
+    now_ms: i64,
+) -> Result<CreatedToken, CreateTokenError> {
+    if request.name.is_empty() || request.name.len() > NAME_MAX || request.name.contains(char::is_control) {
+        return Err(CreateTokenError::Name);
+    }
+    if request.permissions.is_empty() {
+        return Err(CreateTokenError::NoPermission);
+    }
+    if !request.permissions.is_subset(&creator.permissions) {
+        return Err(CreateTokenError::Permissions(request.permissions.beyond(&creator.permissions)));
+    }
+    let ttl = request.ttl.unwrap_or(ttl_max);
+    if ttl > ttl_max {
+        return Err(CreateTokenError::TooLong(ttl_max));
+    }
+    let wanted = now_ms.saturating_add(millis(ttl));
+    let expires_at_ms = Some(creator.expires_at_ms.map_or(wanted, |creators| creators.min(wanted)));
+    let selector = creator.selector.and(&request.selector);
+    let secret = generate();
+    let token = ApiToken {
+        id: Uuid::new_v4().to_string(),
+        name: request.name,
+        sha256: hash(secret.expose_secret()),
+        permissions: request.permissions.to_string(),
+        selector: selector.to_string(),
+        created_by: creator.token_id.clone(),
+        created_at_ms: now_ms,
+        expires_at_ms,
+        revoked_at_ms: None,
+    };
+    Ok(CreatedToken { token, secret })
+}
+
+/// What a stored token grants now.
+fn recognise(token: &ApiToken, now_ms: i64) -> Result<Principal, AuthError> {
+    if token.revoked_at_ms.is_some() || !alive(token.expires_at_ms, now_ms) {
+        return Err(AuthError::Invalid);
+    }
+    let corrupt = |what: String| AuthError::Store(StoreError::Corrupt(what));
+    Ok(Principal {
+        token_id: token.id.clone(),
+        name: token.name.clone(),
+        permissions: token.permissions.parse().map_err(|error: super::BadPermission| corrupt(error.to_string()))?,
+        selector: token.selector.parse().map_err(|error: super::BadLabels| corrupt(error.to_string()))?,
+        expires_at_ms: token.expires_at_ms,
+    })
+}
+
+fn alive(expires_at_ms: Option<i64>, now_ms: i64) -> bool {
+    expires_at_ms.is_none_or(|at_ms| now_ms < at_ms)
+}
+
+/// A new secret, 256 bits.
+pub(super) fn generate() -> SecretString {
+    let bytes: [u8; TOKEN_BYTES] = rand::random();
+    SecretString::from(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+pub(super) fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+#[cfg(test)]
+impl Principal {
+    pub(crate) fn for_tests(permissions: Permissions, selector: Selector) -> Self {
+        Self { token_id: "t".to_owned(), name: "test".to_owned(), permissions, selector, expires_at_ms: None }
+    }
+}

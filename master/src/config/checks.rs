@@ -1,0 +1,51 @@
+//! What must hold between keys.
+
+use std::net::SocketAddr;
+
+use super::{Config, reader::Reader};
+
+/// Adds a mistake for each relation that does not hold.
+pub(super) fn check(config: &Config, reader: &mut Reader) {
+    check_ports(config, reader);
+    let tunnel = &config.tunnel;
+    if tunnel.ttl > tunnel.ttl_max {
+        reader.error("tunnel.ttl_s", "is longer than tunnel.ttl_max_s");
+    }
+    for (key, listen) in [("internal.listen", config.internal.listen), ("metrics.listen", config.metrics.listen)] {
+        if !listen.ip().is_loopback() {
+            reader.error(key, format!("{listen} is not a loopback address; this socket is never public"));
+        }
+    }
+    if let Some(address) = &config.public.address
+        && let Err(message) = check_address(address)
+    {
+        reader.error("public.address", message);
+    }
+}
+
+/// A tunnel must never take, nor wait for, a port of the master itself. Port 0 is chosen by the system, outside.
+fn check_ports(config: &Config, reader: &mut Reader) {
+    let ours: [(&str, SocketAddr); 3] = [
+        ("public.listen", config.public.listen),
+        ("internal.listen", config.internal.listen),
+        ("metrics.listen", config.metrics.listen),
+    ];
+    for (key, listen) in ours {
+        if config.tunnel.port_range.contains(&listen.port()) {
+            reader.error("tunnel.port_range", format!("holds port {} of {key}", listen.port()));
+        }
+    }
+    if config.internal.listen == config.metrics.listen && config.metrics.listen.port() != 0 {
+        reader.error("metrics.listen", "is the same as internal.listen");
+    }
+}
+
+/// `name:port`, `192.0.2.1:443` or `[2001:db8::1]:443`.
+fn check_address(address: &str) -> Result<(), String> {
+    let wrong = || Err(format!("{address:?} is not name:port"));
+    let Some((host, port)) = address.rsplit_once(':') else { return wrong() };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+    let good = !host.is_empty() && host.chars().all(plain) && (bracketed || !host.contains(':'));
+    if good && port.parse::<u16>().is_ok_and(|port| port != 0) { Ok(()) } else { wrong() }
+}

@@ -1,0 +1,118 @@
+//! The master's configuration: TOML, then `LANDLINE_<SECTION>_<KEY>` from the environment over it. Every mistake is
+//! reported at once, each with its key. Reads no file but its own and opens nothing.
+
+mod checks;
+mod load;
+mod reader;
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use proto::net::quic::Congestion;
+use secrecy::SecretString;
+
+pub use load::{ConfigError, ConfigErrors, Loaded};
+
+/// Everything an operator may set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Keys, certificates, the SQLite database, `admin.token`. 0700.
+    pub data_dir: PathBuf,
+    pub database: Database,
+    pub public: Public,
+    pub internal: Internal,
+    pub metrics: MetricsSocket,
+    pub tunnel: Tunnel,
+    pub line: Line,
+    pub enrolment: Enrolment,
+    pub access: Access,
+    pub retention: Retention,
+    /// Time for open work after SIGTERM.
+    pub drain: Duration,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone)]
+pub enum Database {
+    Sqlite(PathBuf),
+    /// Holds a password.
+    Postgres(SecretString),
+}
+
+#[derive(Debug, Clone)]
+pub struct Public {
+    /// QUIC on udp.
+    pub listen: SocketAddr,
+    /// `name:port` as agents reach it; stands in join tokens.
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Internal {
+    pub listen: SocketAddr,
+    pub unix_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MetricsSocket {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    pub port_range: RangeInclusive<u16>,
+    pub pending_timeout: Duration,
+    pub ttl: Duration,
+    /// The longest lifetime that may be asked for at creation, and the cap of all extensions together.
+    pub ttl_max: Duration,
+    pub heartbeat_timeout: Duration,
+    /// How long listeners outlive their agent.
+    pub agent_grace: Duration,
+    /// How long one connection waits for a line.
+    pub park: Duration,
+    /// Closes a tunnel without connections; off unless set.
+    pub idle: Option<Duration>,
+    /// Most connections at once on one tunnel.
+    pub connections_max: u32,
+    /// How long a closed port is given to no other tunnel.
+    pub quarantine: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub heartbeat: Duration,
+    pub congestion: Congestion,
+    pub gso: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    pub secret_ttl: Duration,
+    pub certificate: Duration,
+    pub idempotent: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Longest life of a token, and what one gets that names none.
+    pub token: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Retention {
+    pub events: Duration,
+    pub audit: Duration,
+    pub tunnels: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, `landline=debug,info`, …
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

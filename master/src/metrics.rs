@@ -1,0 +1,277 @@
+//! The metrics of one master, in a registry of its own. Every label comes from a fixed set: labels are `&'static str`, so
+//! that nothing a peer sent can become a series (SECURITY R60). No agent ids.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+    core::{Collector, GenericGauge},
+};
+use proto::{code::Code, control::Carrier};
+
+/// Seconds; from a loopback dial to a slow exec.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// Why the metrics could not be made: a name used twice, which a test would have found.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// All metrics of one master.
+pub struct Metrics {
+    registry: Registry,
+    agents_connected: IntGaugeVec,
+    agent_connects: IntCounterVec,
+    agent_disconnects: IntCounterVec,
+    handshake_seconds: Histogram,
+    heartbeats: IntCounterVec,
+    streams_open: IntGaugeVec,
+    stream_opens: IntCounterVec,
+    stream_open_seconds: HistogramVec,
+    tunnels: IntGaugeVec,
+    tunnel_transitions: IntCounterVec,
+    tunnel_ready_seconds: Histogram,
+    tunnel_connections_open: IntGauge,
+    tunnel_bytes: IntCounterVec,
+    tunnel_dial_failures: IntCounterVec,
+    commands: IntCounterVec,
+    command_seconds: HistogramVec,
+    line_rtt_seconds: Histogram,
+    line_lost_packets: IntCounter,
+    auth_failures: IntCounterVec,
+    store_seconds: HistogramVec,
+    panics: IntCounter,
+}
+
+/// Holds a gauge one higher until dropped.
+pub struct GaugeGuard(IntGauge);
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The label of a code: its word, or `other` for one this build does not know.
+pub fn code_label(code: Code) -> &'static str {
+    code.word().unwrap_or("other")
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let build = make.gauges("landline_build_info", "Always 1; the version is the label.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            agents_connected: make.gauges(
+                "landline_agents_connected",
+                "Agents with a line, by carrier.",
+                &["carrier"],
+            )?,
+            agent_connects: make.counters(
+                "landline_agent_connects_total",
+                "Attempts of agents to connect, by carrier and result.",
+                &["carrier", "result"],
+            )?,
+            agent_disconnects: make.counters(
+                "landline_agent_disconnects_total",
+                "Lines that ended, by reason.",
+                &["reason"],
+            )?,
+            handshake_seconds: make.histogram("landline_handshake_seconds", "From the first packet to Welcome.")?,
+            heartbeats: make.counters("landline_heartbeats_total", "Heartbeats of agents, by result.", &["result"])?,
+            streams_open: make.gauges("landline_streams_open", "Open work streams, by class.", &["class"])?,
+            stream_opens: make.counters(
+                "landline_stream_opens_total",
+                "Work streams asked for, by class and result.",
+                &["class", "result"],
+            )?,
+            stream_open_seconds: make.histograms(
+                "landline_stream_open_seconds",
+                "From asking for a work stream to the agent's answer.",
+                &["class"],
+            )?,
+            tunnels: make.gauges("landline_tunnels", "Tunnels that are pending or active.", &["state"])?,
+            tunnel_transitions: make.counters(
+                "landline_tunnel_transitions_total",
+                "State changes of tunnels, by new state and reason.",
+                &["to", "reason"],
+            )?,
+            tunnel_ready_seconds: make.histogram("landline_tunnel_ready_seconds", "From request to active tunnel.")?,
+            tunnel_connections_open: make
+                .gauge("landline_tunnel_connections_open", "Open connections on all tunnels.")?,
+            tunnel_bytes: make.counters(
+                "landline_tunnel_bytes_total",
+                "Bytes relayed by tunnels: `in` towards the target, `out` from it.",
+                &["direction"],
+            )?,
+            tunnel_dial_failures: make.counters(
+                "landline_tunnel_dial_failures_total",
+                "Dials of targets that failed, by reason.",
+                &["reason"],
+            )?,
+            commands: make.counters(
+                "landline_commands_total",
+                "Commands and execs, by kind and result.",
+                &["kind", "result"],
+            )?,
+            command_seconds: make.histograms("landline_command_seconds", "How long they took, by kind.", &["kind"])?,
+            line_rtt_seconds: make
+                .histogram("landline_line_rtt_seconds", "Round-trip times, one sample per line and heartbeat.")?,
+            line_lost_packets: make
+                .counter("landline_line_lost_packets_total", "Packets lost on lines, as QUIC saw it.")?,
+            auth_failures: make.counters(
+                "landline_auth_failures_total",
+                "Refused proofs of identity, by kind.",
+                &["kind"],
+            )?,
+            store_seconds: make.histograms(
+                "landline_store_seconds",
+                "Database operations, waiting included.",
+                &["operation"],
+            )?,
+            panics: make.counter("landline_panics_total", "Handlers that panicked; each is a bug.")?,
+            registry,
+        })
+    }
+
+    /// The exposition text, and its content type.
+    pub fn render(&self) -> Result<(String, &'static str), MetricsError> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        encoder.encode(&self.registry.gather(), &mut text)?;
+        Ok((String::from_utf8_lossy(&text).into_owned(), prometheus::TEXT_FORMAT))
+    }
+
+    /// An attempt to connect that came to its end: `None` for Welcome, else the code of the refusal.
+    pub fn agent_connect(&self, carrier: Carrier, refused: Option<Code>) {
+        let result = refused.map_or("ok", code_label);
+        self.agent_connects.with_label_values(&[carrier.word(), result]).inc();
+    }
+
+    /// Counts a connected agent until dropped.
+    pub fn agent_connected(&self, carrier: Carrier) -> GaugeGuard {
+        raised(self.agents_connected.with_label_values(&[carrier.word()]))
+    }
+
+    pub fn agent_disconnect(&self, reason: Code) {
+        self.agent_disconnects.with_label_values(&[code_label(reason)]).inc();
+    }
+
+    pub fn handshake(&self, seconds: f64) {
+        self.handshake_seconds.observe(seconds);
+    }
+
+    /// `ok`, `late` or `missed`.
+    pub fn heartbeat(&self, result: &'static str) {
+        self.heartbeats.with_label_values(&[result]).inc();
+    }
+
+    /// Counts an open work stream of this class (`Operation::word`) until dropped.
+    pub fn stream_open(&self, class: &'static str) -> GaugeGuard {
+        raised(self.streams_open.with_label_values(&[class]))
+    }
+
+    /// The answer to a work stream's header, `None` for Opened.
+    pub fn stream_answered(&self, class: &'static str, refused: Option<Code>, seconds: f64) {
+        self.stream_opens.with_label_values(&[class, refused.map_or("ok", code_label)]).inc();
+        self.stream_open_seconds.with_label_values(&[class]).observe(seconds);
+    }
+
+    /// Counts a tunnel in this state (`pending` or `active`) until dropped.
+    pub fn tunnel(&self, state: &'static str) -> GaugeGuard {
+        raised(self.tunnels.with_label_values(&[state]))
+    }
+
+    pub fn tunnel_transition(&self, to: &'static str, reason: &'static str) {
+        self.tunnel_transitions.with_label_values(&[to, reason]).inc();
+    }
+
+    pub fn tunnel_ready(&self, seconds: f64) {
+        self.tunnel_ready_seconds.observe(seconds);
+    }
+
+    /// Counts an open connection on a tunnel until dropped.
+    pub fn tunnel_connection(&self) -> GaugeGuard {
+        raised(self.tunnel_connections_open.clone())
+    }
+
+    /// Bytes relayed: `bytes_in` towards the target, `bytes_out` from it.
+    pub fn tunnel_bytes(&self, bytes_in: u64, bytes_out: u64) {
+        self.tunnel_bytes.with_label_values(&["in"]).inc_by(bytes_in);
+        self.tunnel_bytes.with_label_values(&["out"]).inc_by(bytes_out);
+    }
+
+    pub fn tunnel_dial_failure(&self, reason: Code) {
+        self.tunnel_dial_failures.with_label_values(&[code_label(reason)]).inc();
+    }
+
+    /// A command or exec that ended: `kind` is `command` or `exec`, `result` one of a few words of the caller.
+    pub fn command(&self, kind: &'static str, result: &'static str, seconds: f64) {
+        self.commands.with_label_values(&[kind, result]).inc();
+        self.command_seconds.with_label_values(&[kind]).observe(seconds);
+    }
+
+    pub fn line_rtt(&self, seconds: f64) {
+        self.line_rtt_seconds.observe(seconds);
+    }
+
+    pub fn line_lost_packets(&self, packets: u64) {
+        self.line_lost_packets.inc_by(packets);
+    }
+
+    /// `enrol`, `hello`, `renew`, `api` …
+    pub fn auth_failure(&self, kind: &'static str) {
+        self.auth_failures.with_label_values(&[kind]).inc();
+    }
+
+    /// Observes the time until dropped.
+    pub fn store_timer(&self, operation: &'static str) -> HistogramTimer {
+        self.store_seconds.with_label_values(&[operation]).start_timer()
+    }
+
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+}
+
+fn raised(gauge: IntGauge) -> GaugeGuard {
+    gauge.inc();
+    GaugeGuard(gauge)
+}
+
+/// Makes and registers.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(GenericGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(HistogramVec::new(options, labels)?)
+    }
+}

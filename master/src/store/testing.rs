@@ -1,0 +1,1 @@
+//! Runs one test body on each engine.
