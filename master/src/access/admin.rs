@@ -14,10 +14,7 @@ use super::{
     Permissions,
     tokens::{generate, hash},
 };
-use crate::{
-    audit::Actor,
-    store::{Store, StoreError, tokens::ApiToken},
-};
+use crate::store::{Store, StoreError, audit::Actor, tokens::ApiToken};
 
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 

@@ -10,9 +10,8 @@ use uuid::Uuid;
 
 use super::{Permissions, Selector};
 use crate::{
-    audit::AuditEntry,
     clock::millis,
-    store::{Store, StoreError, tokens::ApiToken},
+    store::{Store, StoreError, audit::AuditEntry, tokens::ApiToken},
 };
 
 /// First characters of every token: lets scanners of leaked secrets find ours.
