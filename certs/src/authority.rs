@@ -203,6 +203,11 @@ impl std::fmt::Debug for ServerIdentity {
     }
 }
 
+/// SHA-256 of the public key of a request that is signed by it.
+pub fn csr_key_sha256(csr_der: &[u8]) -> Result<[u8; 32], IssueError> {
+    Ok(Sha256::digest(proven_key(csr_der)?).into())
+}
+
 /// The public key of a request whose signature proves that the sender holds the private one.
 fn proven_key(csr_der: &[u8]) -> Result<Vec<u8>, IssueError> {
     let (rest, request) = X509CertificationRequest::from_der(csr_der).map_err(|_| IssueError::Malformed)?;

@@ -1,1 +1,24 @@
-//! placeholder
+//! The end-to-end harness: real binaries in folders of their own, real peers, and waits with deadlines. Tests use it;
+//! it decides nothing about what is right.
+
+pub mod agent;
+pub mod api;
+pub mod master;
+pub mod peers;
+pub mod process;
+pub mod sockets;
+pub mod wait;
+
+use std::path::PathBuf;
+
+/// A binary of this workspace, built beside the test. `make test` builds them first.
+pub fn binary(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().expect("a test knows its own path");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
+    path
+}

@@ -1,0 +1,139 @@
+//! The public QUIC endpoint: takes connections, bounds what strangers can cost, and hands each to its own task. The loop
+//! never waits for a peer (SECURITY R32).
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use proto::{ALPN_ENROL, ALPN_LINE, code::Code, limits::AUTHENTICATE_WITHIN, net::stream::close};
+use quinn::crypto::rustls::HandshakeData;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fleet, enrol, hello};
+
+/// Handshakes that may be pending before unvalidated addresses are asked to prove themselves.
+const PENDING_BEFORE_RETRY: usize = 256;
+/// Handshakes in flight at most; beyond it new ones are dropped and tried again by their senders.
+const PENDING_MAX: usize = 1024;
+/// Connections an address may start per second before it is asked to prove itself.
+const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Time for the TLS handshake alone.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
+/// How often addresses that went quiet are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
+
+/// What the accept loop counts.
+struct Gate {
+    pending: AtomicUsize,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// One handshake in flight; dropping it frees its place.
+struct Place(Arc<Gate>);
+
+impl Gate {
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let before = self.pending.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.clone());
+        (before < PENDING_MAX).then_some(place)
+    }
+
+    /// Whether an unvalidated address must prove itself first.
+    fn doubtful(&self, address: IpAddr) -> bool {
+        let crowded = self.pending.load(Ordering::Relaxed) > PENDING_BEFORE_RETRY;
+        crowded || self.addresses.check_key(&address).is_err()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until `stop`; connections already taken go on.
+pub(super) async fn run(fleet: Arc<Fleet>, endpoint: quinn::Endpoint, stop: CancellationToken) {
+    let addresses = RateLimiter::keyed(Quota::per_second(PER_ADDRESS));
+    let gate = Arc::new(Gate { pending: AtomicUsize::new(0), addresses });
+    let mut forget = tokio::time::interval(FORGET_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = forget.tick() => gate.addresses.retain_recent(),
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => admit(&fleet, &gate, incoming),
+                None => return,
+            },
+        }
+    }
+}
+
+fn admit(fleet: &Arc<Fleet>, gate: &Arc<Gate>, incoming: quinn::Incoming) {
+    let address = incoming.remote_address().ip();
+    if !incoming.remote_address_validated() && gate.doubtful(address) {
+        // Only an address that was validated already cannot be asked again; the check above excludes it.
+        if let Err(error) = incoming.retry() {
+            error.into_incoming().ignore();
+        }
+        return;
+    }
+    let Some(place) = gate.enter() else {
+        incoming.ignore();
+        return;
+    };
+    let fleet = fleet.clone();
+    let tracker = fleet.tasks.clone();
+    tracker.spawn(async move { connection(fleet, incoming, place).await });
+}
+
+async fn connection(fleet: Arc<Fleet>, incoming: quinn::Incoming, place: Place) {
+    let started = std::time::Instant::now();
+    let address = incoming.remote_address();
+    let Ok(connecting) = incoming.accept() else { return };
+    let connection = match tokio::time::timeout(HANDSHAKE_WITHIN, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "handshake failed");
+            fleet.metrics.auth_failure("handshake");
+            return;
+        }
+        Err(_) => return,
+    };
+    fleet.metrics.handshake(started.elapsed().as_secs_f64());
+    match alpn(&connection).as_deref() {
+        Some(ALPN_LINE) => {
+            let authenticated =
+                tokio::time::timeout(AUTHENTICATE_WITHIN, hello::authenticate(&fleet, &connection)).await;
+            drop(place);
+            match authenticated {
+                Ok(Some(admitted)) => fleet.serve(connection, admitted).await,
+                Ok(None) => {}
+                Err(_) => close(&connection, Code::TOO_SLOW),
+            }
+        }
+        Some(ALPN_ENROL) => {
+            let answered = tokio::time::timeout(AUTHENTICATE_WITHIN, enrol::answer(&fleet, &connection)).await;
+            let code = answered.unwrap_or(Code::TOO_SLOW);
+            close(&connection, code);
+        }
+        _ => close(&connection, Code::UNEXPECTED),
+    }
+}
+
+fn alpn(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
+/// The certificate the peer proved to hold, if any.
+pub(super) fn peer_certificate(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+    chain.first().map(|certificate| certificate.to_vec())
+}

@@ -1,0 +1,163 @@
+//! The life of one line after Welcome: heartbeats in, acknowledgements out, silence noticed, one reason at the end.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    code::Code,
+    control::{Attempt, FromAgent, FromMaster, Heartbeat},
+    limits::HEARTBEATS_MISSED_MAX,
+    net::{
+        frame::FrameError,
+        stream::{FrameStream, close, close_code},
+    },
+};
+use serde_json::json;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Fleet, line::Line};
+use crate::events::Draft;
+
+/// How often silence is looked for. The line is suspect at the first look past its bound.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A control message that cannot be written for this long means a dead line.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// Keep-alives without which a line is suspect, in tenths: 2.4 of them.
+const SUSPECT_TENTHS: u32 = 24;
+
+/// When something was last heard, by two measures.
+struct Ears {
+    datagrams: u64,
+    heard: Instant,
+    heartbeat: Instant,
+    suspect: bool,
+    suspect_after: Duration,
+    heartbeat_within: Duration,
+}
+
+impl Ears {
+    fn new(line: &Line, heartbeat_interval: Duration) -> Self {
+        let now = Instant::now();
+        let keep_alive = Duration::from_millis(line.hello.keep_alive_ms.into()).max(Duration::from_secs(1));
+        Self {
+            datagrams: line.datagrams_received(),
+            heard: now,
+            heartbeat: now,
+            suspect: false,
+            suspect_after: keep_alive * SUSPECT_TENTHS / 10,
+            heartbeat_within: heartbeat_interval * HEARTBEATS_MISSED_MAX + heartbeat_interval / 2,
+        }
+    }
+}
+
+/// Serves a line until it ends and says why it ended.
+pub(super) async fn serve(
+    fleet: &Fleet,
+    line: &Arc<Line>,
+    connection: &quinn::Connection,
+    mut control: FrameStream,
+    mut outbox: mpsc::Receiver<FromMaster>,
+) -> Code {
+    let mut ears = Ears::new(line, fleet.heartbeat_interval);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        let ended = tokio::select! {
+            biased;
+            error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| close_code(&error))),
+            Some(message) = outbox.recv() => tell(&mut control, &message).await,
+            frame = control.recv.next::<FromAgent>() => match frame {
+                Ok(message) => hear(fleet, line, &mut control, &mut ears, message).await,
+                Err(error) => Some(frame_code(&error)),
+            },
+            stream = connection.accept_bi() => stream.is_ok().then_some(Code::UNEXPECTED),
+            _ = look.tick() => listen(fleet, line, &mut ears),
+        };
+        if let Some(code) = ended {
+            close(connection, code);
+            return code;
+        }
+    }
+}
+
+/// A control stream that ended without a close says no more than that the line is of no use.
+fn frame_code(error: &FrameError) -> Code {
+    match error {
+        FrameError::Ended | FrameError::Io(_) => Code::LINE_LOST,
+        FrameError::Cut | FrameError::TooLarge { .. } | FrameError::TooSlow(_) | FrameError::Decode(_) => error.code(),
+    }
+}
+
+async fn tell(control: &mut FrameStream, message: &FromMaster) -> Option<Code> {
+    match tokio::time::timeout(WRITE_WITHIN, control.send.write_frame(message)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(_)) => Some(Code::LINE_LOST),
+        Err(_) => Some(Code::SILENT),
+    }
+}
+
+async fn hear(
+    fleet: &Fleet,
+    line: &Arc<Line>,
+    control: &mut FrameStream,
+    ears: &mut Ears,
+    message: FromAgent,
+) -> Option<Code> {
+    match message {
+        FromAgent::Heartbeat(Heartbeat { seq, stats, rtt_us: _ }) => {
+            ears.heartbeat = Instant::now();
+            fleet.metrics.heartbeat("ok");
+            fleet.metrics.line_rtt(line.rtt().as_secs_f64());
+            fleet.metrics.line_lost_packets(line.newly_lost_packets());
+            let now_ms = fleet.clock.now_ms();
+            line.heard(stats, now_ms);
+            fleet.beat(&line.agent);
+            tell(control, &FromMaster::HeartbeatAck { seq, master_time_ms: now_ms }).await
+        }
+        FromAgent::Goodbye { code } => Some(code),
+        FromAgent::Policy { text } => {
+            if let Err(error) = fleet.store.agents().set_policy(&line.agent, &text).await {
+                tracing::warn!(agent = %line.agent, error = %error, "the agent's policy could not be recorded");
+            }
+            None
+        }
+        FromAgent::History(attempts) => {
+            record_history(fleet, line, &attempts);
+            None
+        }
+    }
+}
+
+/// The agent's own view of the time it was away becomes part of its timeline.
+fn record_history(fleet: &Fleet, line: &Line, attempts: &[Attempt]) {
+    if attempts.is_empty() {
+        return;
+    }
+    let now_ms = fleet.clock.now_ms();
+    let attempts: Vec<_> = attempts
+        .iter()
+        .map(|attempt| {
+            let at_ms = now_ms.saturating_sub(i64::try_from(attempt.ago_ms).unwrap_or(i64::MAX));
+            json!({ "at_ms": at_ms, "code": attempt.code.to_string(), "message": attempt.message })
+        })
+        .collect();
+    fleet.events.publish(Draft::new("agent.attempts").agent(&line.agent).detail(json!({ "attempts": attempts })));
+}
+
+/// Looks for silence: suspect at first, then too many heartbeats missed.
+fn listen(fleet: &Fleet, line: &Line, ears: &mut Ears) -> Option<Code> {
+    let now = Instant::now();
+    let datagrams = line.datagrams_received();
+    if datagrams != ears.datagrams {
+        ears.datagrams = datagrams;
+        ears.heard = now;
+    }
+    let suspect = now.duration_since(ears.heard) >= ears.suspect_after;
+    if suspect != ears.suspect {
+        ears.suspect = suspect;
+        fleet.set_suspect(line, suspect.then_some(now));
+    }
+    if now.duration_since(ears.heartbeat) > ears.heartbeat_within {
+        fleet.metrics.heartbeat("missed");
+        return Some(Code::HEARTBEAT_LOST);
+    }
+    None
+}

@@ -1,0 +1,3 @@
+//! What runs on an agent under a caller's eyes: execs today, shells later. Reaches agents through `fleet` only.
+
+pub mod exec;

@@ -1,0 +1,70 @@
+//! One real agent process in a folder of its own.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{binary, process::Process};
+
+/// Everything an owner may allow; what the tests of features run under.
+pub const ALLOW_ALL: &str = "allow_all = true\n";
+
+/// An agent and what it needs to start again with the same identity.
+#[derive(Debug)]
+pub struct Agent {
+    pub id: String,
+    pub folder: TempDir,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Prepares an agent from what `POST /agents` answered. `policy` is the text of its policy file; `None` writes none.
+    pub fn new(created: &Value, policy: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let token = created["join_token"].as_str().unwrap_or_else(|| panic!("no join token in {created}"));
+        let id = created["agent"]["id"].as_str().or(created["id"].as_str()).expect("an id").to_owned();
+        if let Some(policy) = policy {
+            std::fs::write(folder.path().join("policy.toml"), policy).expect("a policy");
+        }
+        let mut environment = vec![
+            ("LANDLINE_JOIN_TOKEN".to_owned(), token.to_owned()),
+            ("LANDLINE_STATE_DIR".to_owned(), folder.path().join("state").display().to_string()),
+            ("LANDLINE_ACTIONS_DIR".to_owned(), folder.path().join("actions.d").display().to_string()),
+        ];
+        environment.push(("LANDLINE_POLICY_FILE".to_owned(), folder.path().join("policy.toml").display().to_string()));
+        Self { id, folder, environment, process: None }
+    }
+
+    /// Sets a variable for the starts to come.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn start(&mut self) {
+        let mut command = Command::new(binary("landline-agent"));
+        command.arg("run").current_dir(self.folder.path()).envs(self.environment.iter().cloned());
+        self.process = Some(Process::start(command, &self.log_path()));
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the agent was started")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("agent.log")
+    }
+}

@@ -1,0 +1,179 @@
+//! One real master process in a folder of its own, on ports of its own.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    agent::{ALLOW_ALL, Agent},
+    api::Api,
+    binary,
+    peers::free_port,
+    process::Process,
+    wait::eventually,
+};
+
+/// A master and what it needs to start again on the same ports with the same data.
+#[derive(Debug)]
+pub struct Master {
+    pub folder: TempDir,
+    pub public_port: u16,
+    pub internal_port: u16,
+    pub metrics_port: u16,
+    /// Where its tunnels listen.
+    pub range: std::ops::RangeInclusive<u16>,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+/// Ports for tunnels of one master: no two masters of a run share any.
+fn own_range() -> std::ops::RangeInclusive<u16> {
+    const WIDTH: u16 = 40;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests run in processes of their own: the process id keeps them apart, the counter the masters within one.
+    let slot = (std::process::id() as u16).wrapping_mul(4).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 250;
+    let first = 20_000 + slot * WIDTH;
+    first..=first + WIDTH - 1
+}
+
+impl Master {
+    /// Starts a master on SQLite with the defaults.
+    pub async fn start() -> Self {
+        Self::start_with("", "").await
+    }
+
+    /// Starts one with `top` before the tables and `tunnel` inside `[tunnel]` of its configuration.
+    pub async fn start_with(top: &str, tunnel: &str) -> Self {
+        let mut master = Self::prepare(top, tunnel);
+        master.run().await;
+        master
+    }
+
+    /// Writes the configuration and starts nothing.
+    pub fn prepare(top: &str, tunnel: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (public_port, internal_port, metrics_port) = (free_port(), free_port(), free_port());
+        let range = own_range();
+        let (first, last) = (range.start(), range.end());
+        let data = folder.path().join("data");
+        let text = format!(
+            "data_dir = {data:?}\n{top}\n\
+             [public]\nlisten = \"127.0.0.1:{public_port}\"\naddress = \"127.0.0.1:{public_port}\"\n\
+             [internal]\nlisten = \"127.0.0.1:{internal_port}\"\n\
+             [metrics]\nlisten = \"127.0.0.1:{metrics_port}\"\n\
+             [tunnel]\nport_range = \"{first}-{last}\"\n{tunnel}\n"
+        );
+        std::fs::write(folder.path().join("landline.toml"), text).expect("a configuration");
+        Self { folder, public_port, internal_port, metrics_port, range, environment: Vec::new(), process: None }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn run(&mut self) {
+        self.spawn();
+        self.ready(Duration::from_secs(20)).await;
+    }
+
+    pub fn spawn(&mut self) {
+        let mut command = Command::new(binary("landline"));
+        command.arg("serve").arg("--config").arg(self.folder.path().join("landline.toml"));
+        command.envs(self.environment.iter().cloned());
+        self.process = Some(Process::start(command, &self.log_path()));
+    }
+
+    pub async fn ready(&self, within: Duration) {
+        let url = format!("{}/readyz", self.url());
+        eventually(within, "the master is ready", || async {
+            reqwest::get(&url).await.ok().filter(|response| response.status().is_success())
+        })
+        .await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.internal_port)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The API under the admin token.
+    pub fn api(&self) -> Api {
+        let token = std::fs::read_to_string(self.data().join("admin.token")).expect("an admin token");
+        Api::new(&self.url(), token.trim())
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the master was started")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        let mut process = self.process.take().expect("the master was started");
+        process.terminate(within).await
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("master.log")
+    }
+
+    /// Registers an agent and gives what the API answered: its secret and join token among it.
+    pub async fn add(&self, id: &str) -> Value {
+        let (status, body) = self.api().call(Method::POST, "/agents", Some(json!({ "id": id }))).await;
+        assert_eq!(status, 201, "{body}");
+        body
+    }
+
+    /// Registers and starts an agent that allows everything, and waits until it is online.
+    pub async fn agent(&self, id: &str) -> Agent {
+        self.agent_under(id, Some(ALLOW_ALL)).await
+    }
+
+    /// The same under a policy of its own; `None` for no policy file.
+    pub async fn agent_under(&self, id: &str, policy: Option<&str>) -> Agent {
+        let mut agent = Agent::new(&self.add(id).await, policy);
+        agent.start();
+        self.api().online(id, Duration::from_secs(10)).await;
+        agent
+    }
+
+    /// The ports on which this master's tunnels listen, as the kernel sees it.
+    pub fn listening(&self) -> std::collections::BTreeSet<u16> {
+        crate::sockets::listening(self.range.clone())
+    }
+
+    /// The ports of its tunnels that are pending or active, as its rows say.
+    pub async fn rows(&self) -> std::collections::BTreeSet<u16> {
+        let tunnels = self.api().get("/tunnels?limit=200").await;
+        let open = |tunnel: &&Value| matches!(tunnel["status"].as_str(), Some("pending" | "active"));
+        tunnels["items"].as_array().expect("items").iter().filter(open).map(crate::api::port_of).collect()
+    }
+
+    /// Holds for listening sockets and rows: they are the same (SECURITY R41).
+    pub async fn sockets_equal_rows(&self) {
+        eventually(Duration::from_secs(3), "listening sockets equal rows", || async {
+            (self.listening() == self.rows().await).then_some(())
+        })
+        .await;
+    }
+}
