@@ -8,13 +8,14 @@ use crate::{
     id::{InstanceId, LineEpoch},
     limits::{HELLO_ITEMS_MAX, TEXT_MAX},
     stats::Stats,
-    wire::{Invalid, Message, ensure},
+    wire::{Invalid, Message, at_most, ensure},
 };
 
 /// The agent's first message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// Protocol versions the agent speaks.
+    #[serde(deserialize_with = "at_most::<HELLO_ITEMS_MAX, _, _>")]
     pub versions: Vec<u16>,
     pub agent_version: String,
     pub instance_id: InstanceId,
@@ -22,6 +23,7 @@ pub struct Hello {
     pub arch: String,
     pub hostname: String,
     /// Operations the agent knows and its policy allows at all: `forward`, `exec`, `shell`, `files`, `command`.
+    #[serde(deserialize_with = "at_most::<HELLO_ITEMS_MAX, _, _>")]
     pub capabilities: Vec<String>,
     pub carrier: Carrier,
     /// The agent's QUIC keep-alive; the master calls the line suspect after 2.4 of them.
@@ -84,7 +86,7 @@ pub enum FromAgent {
         text: String,
     },
     /// Attempts that failed before this line came up, oldest first, as the agent saw them. Sent once after Welcome.
-    History(Vec<Attempt>),
+    History(#[serde(deserialize_with = "at_most::<HELLO_ITEMS_MAX, _, _>")] Vec<Attempt>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

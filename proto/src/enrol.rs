@@ -6,7 +6,7 @@ use crate::{
     control::Refusal,
     id::AgentId,
     limits::TEXT_MAX,
-    wire::{Invalid, Message, ensure},
+    wire::{self, Invalid, Message, ensure},
 };
 
 /// Largest certificate request taken, bytes of DER. An Ed25519 or P-256 one is below 400.
@@ -17,9 +17,17 @@ const SECRET_MAX: usize = 256;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub enum EnrolRequest {
     /// First contact: prove the secret, get a certificate for the key of the request.
-    Enrol { agent_id: AgentId, secret: String, csr_der: Vec<u8> },
+    Enrol {
+        agent_id: AgentId,
+        secret: String,
+        #[serde(with = "wire::bytes")]
+        csr_der: Vec<u8>,
+    },
     /// With the client certificate presented in TLS (even one that ran out): a new one for the same key.
-    Renew { csr_der: Vec<u8> },
+    Renew {
+        #[serde(with = "wire::bytes")]
+        csr_der: Vec<u8>,
+    },
 }
 
 impl std::fmt::Debug for EnrolRequest {
@@ -40,8 +48,10 @@ pub enum EnrolReply {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Issued {
     /// The agent's certificate, DER. Its issuer is the CA the agent pinned.
+    #[serde(with = "wire::bytes")]
     pub certificate_der: Vec<u8>,
     /// The CA certificate, DER; the agent checks it against its pin.
+    #[serde(with = "wire::bytes")]
     pub ca_der: Vec<u8>,
     pub master_time_ms: i64,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     code::Code,
     limits::{EXEC_ITEMS_MAX, EXEC_PIECE_MAX},
-    wire::{Invalid, Message, ensure},
+    wire::{self, Invalid, Message, at_most, ensure},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ pub struct ExecSpec {
     /// Working directory; `None` is the policy user's home.
     pub cwd: Option<String>,
     /// Added to the agent's minimal environment, where its policy allows the names.
+    #[serde(deserialize_with = "at_most::<EXEC_ITEMS_MAX, _, _>")]
     pub env: Vec<(String, String)>,
     /// 0 is none.
     pub timeout_ms: u64,
@@ -25,7 +26,7 @@ pub struct ExecSpec {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
-    Argv(Vec<String>),
+    Argv(#[serde(deserialize_with = "at_most::<EXEC_ITEMS_MAX, _, _>")] Vec<String>),
     /// Handed to `/bin/sh -c`, where the policy allows it.
     Shell(String),
 }
@@ -33,7 +34,7 @@ pub enum Program {
 /// Master → agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExec {
-    Stdin(Vec<u8>),
+    Stdin(#[serde(with = "wire::bytes")] Vec<u8>),
     StdinEnd,
     Cancel,
 }
@@ -42,8 +43,8 @@ pub enum ToExec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromExec {
     Started { pid: u32 },
-    Stdout(Vec<u8>),
-    Stderr(Vec<u8>),
+    Stdout(#[serde(with = "wire::bytes")] Vec<u8>),
+    Stderr(#[serde(with = "wire::bytes")] Vec<u8>),
     Ended(Outcome),
 }
 

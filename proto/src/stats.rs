@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     limits::{STATS_ITEMS_MAX, TEXT_MAX},
-    wire::{Invalid, ensure},
+    wire::{Invalid, at_most, ensure},
 };
 
 /// One sample. All values are gauges except the byte counters, which count since the machine started.
@@ -21,8 +21,10 @@ pub struct Stats {
     pub uptime_s: u64,
     pub processes: u32,
     /// At most [`STATS_ITEMS_MAX`], largest first.
+    #[serde(deserialize_with = "at_most::<STATS_ITEMS_MAX, _, _>")]
     pub disks: Vec<Disk>,
     /// At most [`STATS_ITEMS_MAX`].
+    #[serde(deserialize_with = "at_most::<STATS_ITEMS_MAX, _, _>")]
     pub networks: Vec<Network>,
 }
 

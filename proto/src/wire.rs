@@ -1,7 +1,12 @@
 //! Encoding of messages: postcard, with a length in front when framed. Decoders take what they know, ignore the tail,
 //! and check the bounds that postcard cannot express.
 
-use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, SeqAccess, Visitor},
+};
 
 /// A message that may travel in a frame.
 pub trait Message: Serialize + DeserializeOwned {
@@ -38,6 +43,66 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     let (message, _tail) = postcard::take_from_bytes::<M>(bytes).map_err(|_| DecodeError::Malformed)?;
     message.check().map_err(|Invalid(what)| DecodeError::Invalid(what))?;
     Ok(message)
+}
+
+/// Byte strings taken and given in one piece. The encoding is that of a list of bytes; without this each byte would pass
+/// through the codec on its own.
+pub(crate) mod bytes {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+
+        impl de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// Decodes a list and keeps no more than `MAX` items and one, so that `check` can refuse what is too long while a few
+/// bytes of empty items never grow into a large list. For every list whose items are larger than their encoding.
+pub(crate) fn at_most<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct AtMost<const MAX: usize, T>(PhantomData<T>);
+
+    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<MAX, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut kept = Vec::with_capacity(items.size_hint().unwrap_or(0).min(MAX + 1));
+            while let Some(item) = items.next_element()? {
+                if kept.len() <= MAX {
+                    kept.push(item);
+                }
+            }
+            Ok(kept)
+        }
+    }
+
+    deserializer.deserialize_seq(AtMost::<MAX, T>(PhantomData))
 }
 
 /// `Err` with `what` unless `holds`: the one-liner that `check` implementations are made of.
