@@ -17,7 +17,9 @@ mod pages;
 pub mod retention;
 mod sql;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 pub mod tunnels;
 mod words;
