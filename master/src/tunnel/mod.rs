@@ -1,6 +1,19 @@
 //! Tunnels: a listener on the master mapped to a target behind an agent. This room owns the listeners and the state
-//! of every tunnel; it reaches agents through `fleet` alone.
+//! of every tunnel; it reaches agents through `fleet` alone and knows nothing of HTTP.
 
+mod actor;
+mod clock;
+mod error;
 pub mod lifecycle;
+mod listener;
+mod path;
 pub mod ports;
-pub mod reason;
+mod probe;
+mod reason;
+mod row;
+mod service;
+mod tls_probe;
+
+pub use error::{ActError, CreateError, ExtendError, StartError};
+pub use reason::CloseReason;
+pub use service::{By, Created, NewTunnel, Parts, Tunnels, View};

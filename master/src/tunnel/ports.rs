@@ -21,8 +21,6 @@ use tokio::{
     time::Instant,
 };
 
-/// How long a closed port is kept from other tunnels (SECURITY R40).
-pub const QUARANTINE: Duration = Duration::from_secs(120);
 /// Longest path of a unix socket on every system we run on, bytes.
 const SOCKET_PATH_MAX: usize = 103;
 
@@ -50,6 +48,8 @@ pub struct PortOwner {
 #[derive(Debug)]
 pub struct Ports {
     range: RangeInclusive<u16>,
+    /// How long a closed port is kept from other tunnels (SECURITY R40).
+    quarantine: Duration,
     /// One entry per port that was ever used: bounded by the range.
     uses: Mutex<BTreeMap<u16, Use>>,
 }
@@ -88,15 +88,17 @@ pub enum Sockets {
 pub struct SocketPath(PathBuf);
 
 impl Ports {
-    pub fn new(range: RangeInclusive<u16>) -> Arc<Self> {
-        Arc::new(Self { range, uses: Mutex::default() })
+    pub fn new(range: RangeInclusive<u16>, quarantine: Duration) -> Arc<Self> {
+        Arc::new(Self { range, quarantine, uses: Mutex::default() })
     }
 
     /// Remembers from an earlier run who had a port and how long ago it was closed.
     pub fn remember(&self, port: u16, owner: PortOwner, closed_ago: Duration) {
         if self.range.contains(&port) {
-            let closed = Instant::now().checked_sub(closed_ago).or_else(|| Instant::now().checked_sub(QUARANTINE));
-            self.lock().entry(port).or_insert(Use { owner, closed: closed.or_else(|| Some(Instant::now())) });
+            let now = Instant::now();
+            // A clock that cannot go back so far makes it rest once more.
+            let closed = now.checked_sub(closed_ago).unwrap_or(now);
+            self.lock().entry(port).or_insert(Use { owner, closed: Some(closed) });
         }
     }
 
@@ -134,7 +136,7 @@ impl Ports {
         for (&port, Use { owner: had, closed }) in uses {
             match closed {
                 Some(closed) if had == owner => owned.push((rest(*closed), port)),
-                Some(closed) if rest(*closed) >= QUARANTINE => rested.push((rest(*closed), port)),
+                Some(closed) if rest(*closed) >= self.quarantine => rested.push((rest(*closed), port)),
                 Some(_) | None => {}
             }
         }
@@ -231,6 +233,8 @@ pub fn bind_unix(dir: &Path, id: TunnelId) -> Result<Bound, PortError> {
 mod tests {
     use super::*;
 
+    const QUARANTINE: Duration = Duration::from_secs(120);
+
     fn owner(agent: &str, port: u16) -> PortOwner {
         PortOwner { agent: agent.parse().unwrap(), target: Target { host: "localhost".into(), port } }
     }
@@ -253,7 +257,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_port_rests_for_others_and_returns_to_its_owner_at_once() {
-        let ports = Ports::new(free_range(2));
+        let ports = Ports::new(free_range(2), QUARANTINE);
         let (one, two) = (owner("a", 1), owner("b", 2));
         let first = ports.bind(&one).unwrap();
         let had = port(&first);
@@ -271,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_loopback_addresses_are_bound_and_freed() {
-        let ports = Ports::new(free_range(1));
+        let ports = Ports::new(free_range(1), QUARANTINE);
         let bound = ports.bind(&owner("a", 1)).unwrap();
         let Sockets::Tcp { v4, v6, .. } = &bound.sockets else { panic!("tcp") };
         assert!(v4.local_addr().unwrap().ip().is_loopback());
@@ -294,7 +298,7 @@ mod tests {
             Ok(v6) => squatters.push(v6),
             Err(_) => squatters.push(squat("127.0.0.1", start + 2)),
         }
-        let ports = Ports::new(range);
+        let ports = Ports::new(range, QUARANTINE);
         let bound = ports.bind(&owner("a", 1)).unwrap();
         assert_eq!(port(&bound), start + 3);
         assert!(matches!(ports.bind(&owner("b", 1)), Err(PortError::Full(_))));
@@ -305,7 +309,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_an_earlier_run_held_is_remembered() {
         let range = free_range(2);
-        let ports = Ports::new(range.clone());
+        let ports = Ports::new(range.clone(), QUARANTINE);
         ports.remember(*range.start(), owner("a", 1), Duration::from_secs(5));
         let other = ports.bind(&owner("b", 1)).unwrap();
         assert_eq!(port(&other), *range.end());

@@ -83,7 +83,7 @@ impl Failure {
 }
 
 /// Whether a code says something about the target (or the owner's policy on it) rather than about the line.
-pub fn is_about_target(code: Code) -> bool {
+pub(super) fn is_about_target(code: Code) -> bool {
     [
         Code::TARGET_REFUSED,
         Code::TARGET_UNREACHABLE,

@@ -28,6 +28,10 @@ impl Health {
         }
     }
 
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Self::Ok { .. })
+    }
+
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unknown | Self::Ok { .. } => None,

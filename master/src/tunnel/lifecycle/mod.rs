@@ -36,8 +36,6 @@ pub struct Rules {
     pub ttl_ms: i64,
     /// Age beyond which it cannot be extended.
     pub ttl_max_ms: i64,
-    /// How often the target of an active tunnel is probed while nothing else dials it.
-    pub probe_ms: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +70,6 @@ pub enum Probing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Active {
     pub since: i64,
-    pub probe_at: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +105,8 @@ pub enum Event {
     /// A connection was carried to the target.
     DialPassed,
     DialFailed(Failure),
+    /// The agent's heartbeat arrived, and nothing dialled the target since the last one.
+    AgentBeat,
     /// The caller's sign of life.
     Heartbeat,
     /// Connections were last open at this time.
@@ -204,7 +203,7 @@ impl Lifecycle {
         };
         let mut effects = vec![Effect::Publish(Notice::Pending)];
         if matches!(link, Link::Up) {
-            this.link_up(now, &mut effects);
+            this.link_up(&mut effects);
         }
         (this, effects)
     }
@@ -266,8 +265,7 @@ impl Lifecycle {
             }
             State::Active(active) => {
                 let end = self.active_deadlines(active).into_iter().flatten().map(|(at, _)| at).min();
-                let probe = matches!(self.link, Link::Up).then_some(active.probe_at);
-                earliest([end, probe, self.standing_grace_end()])
+                earliest([end, self.standing_grace_end(), None])
             }
             State::Disconnected(_) | State::Timeout(_) | State::Expired(_) => return None,
         };
@@ -323,9 +321,6 @@ impl Lifecycle {
                 } else if self.standing_grace_end().is_some_and(|at| at <= now) {
                     self.state = State::Pending(Pending { until: None, probing: Probing::Waiting });
                     effects.extend([Effect::Persist, Effect::Publish(Notice::Pending)]);
-                } else if matches!(self.link, Link::Up) && active.probe_at <= now {
-                    self.state = State::Active(Active { since: active.since, probe_at: now + self.rules.probe_ms });
-                    effects.push(Effect::StartProbe(Depth::Connect));
                 }
             }
             State::Disconnected(_) | State::Timeout(_) | State::Expired(_) => return,
@@ -343,7 +338,7 @@ impl Lifecycle {
             Event::Wake | Event::Activity { .. } => {}
             Event::LinkUp => {
                 self.link = Link::Up;
-                self.link_up(now, effects);
+                self.link_up(effects);
             }
             Event::LinkAway { since } => self.link_away(since.min(now)),
             Event::ProbePassed => self.probe_passed(now, effects),
@@ -351,6 +346,11 @@ impl Lifecycle {
             Event::ProbeLost => self.probe_lost(now),
             Event::DialPassed => self.health.passed(now),
             Event::DialFailed(failure) => self.health.failed(now, failure),
+            Event::AgentBeat => {
+                if matches!((&self.state, self.link), (State::Active(_), Link::Up)) {
+                    effects.push(Effect::StartProbe(Depth::Connect));
+                }
+            }
             Event::Heartbeat => self.last_heartbeat = Some(now),
             Event::Extend { ttl_ms } => self.extend(now, ttl_ms, effects),
             Event::Close(reason) => {
@@ -361,15 +361,9 @@ impl Lifecycle {
         }
     }
 
-    fn link_up(&mut self, now: i64, effects: &mut Vec<Effect>) {
-        match &mut self.state {
-            State::Pending(pending) => match pending.probing {
-                Probing::Waiting => self.probe_pending(0, effects),
-                Probing::Again { .. } | Probing::Running { .. } => {}
-            },
-            // What it finds behind the new line is worth knowing soon, but it need not be the first thing on it.
-            State::Active(active) => active.probe_at = active.probe_at.min(now + self.rules.probe_ms),
-            State::Disconnected(_) | State::Timeout(_) | State::Expired(_) => {}
+    fn link_up(&mut self, effects: &mut Vec<Effect>) {
+        if let State::Pending(Pending { probing: Probing::Waiting, .. }) = &self.state {
+            self.probe_pending(0, effects);
         }
     }
 
@@ -396,7 +390,7 @@ impl Lifecycle {
         match &self.state {
             State::Pending(_) => {
                 self.started_at.get_or_insert(now);
-                self.state = State::Active(Active { since: now, probe_at: now + self.rules.probe_ms });
+                self.state = State::Active(Active { since: now });
                 self.health.mark_told(now);
                 effects.extend([Effect::Persist, Effect::Publish(Notice::Active)]);
             }

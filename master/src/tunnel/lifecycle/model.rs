@@ -28,7 +28,6 @@ fn rules(head: u8) -> Rules {
         idle_ms: (head & 4 != 0).then_some(60_000),
         ttl_ms: if head & 8 != 0 { 5_000 } else { 1_800_000 },
         ttl_max_ms: 7_200_000,
-        probe_ms: 15_000,
     }
 }
 
@@ -42,7 +41,7 @@ fn decode([scale, kind, detail]: [u8; STEP], now: i64) -> (i64, Event) {
         _ => detail_ms * 2_000,
     };
     let at = now + elapsed - detail_ms * 50;
-    let event = match kind % 13 {
+    let event = match kind % 14 {
         0 => Event::LinkUp,
         1 => Event::LinkAway { since: at },
         2 => Event::ProbePassed,
@@ -55,6 +54,7 @@ fn decode([scale, kind, detail]: [u8; STEP], now: i64) -> (i64, Event) {
         9 => Event::Extend { ttl_ms: detail_ms * 60_000 },
         // Rare, or no run would live long enough to be interesting.
         10 if detail < 16 => Event::Close(reason(detail)),
+        11 => Event::AgentBeat,
         _ => Event::Wake,
     };
     (elapsed, event)

@@ -12,7 +12,6 @@ const RULES: Rules = Rules {
     idle_ms: None,
     ttl_ms: 1_800_000,
     ttl_max_ms: 7_200_000,
-    probe_ms: 15_000,
 };
 const START: i64 = 1_000_000;
 
@@ -237,11 +236,12 @@ fn a_flapping_target_is_told_once_a_second() {
 }
 
 #[test]
-fn an_active_target_is_probed_every_heartbeat_by_connect_only() {
+fn an_active_target_is_probed_at_each_heartbeat_by_connect_only() {
     let mut checker = active(RULES);
-    assert_eq!(checker.lifecycle.next_wake(), Some(START + 15_005));
-    assert_eq!(step(&mut checker, 15_005, Event::Wake), [Effect::StartProbe(Depth::Connect)]);
-    assert_eq!(checker.lifecycle.next_wake(), Some(START + 30_005));
+    assert_eq!(step(&mut checker, 15_000, Event::AgentBeat), [Effect::StartProbe(Depth::Connect)]);
+    step(&mut checker, 20_000, Event::LinkAway { since: START + 20_000 });
+    assert_eq!(step(&mut checker, 20_001, Event::AgentBeat), []);
+    assert_eq!(step(&mut open(RULES, Link::Up), 1, Event::AgentBeat), []);
 }
 
 #[test]

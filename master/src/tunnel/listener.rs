@@ -1,0 +1,184 @@
+//! Accepts the connections of one tunnel and owns every one of them. Knows nothing of states: it runs from being made
+//! until it is closed, and then nothing of it is left.
+
+use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use proto::{
+    code::Code,
+    net::{relay::relay_opening, socket::Socket},
+};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    path::{Counted, Path},
+    ports::Sockets,
+};
+
+/// Pause after the system had no descriptor or memory for a connection: the next one may have left by then.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Time for all connections of a closed tunnel to be reset.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A running listener. Dropping it closes the sockets and resets every connection, without waiting for that.
+#[derive(Debug)]
+pub(super) struct Listener {
+    stop: DropGuard,
+    accepting: JoinHandle<()>,
+    connections: TaskTracker,
+}
+
+impl Listener {
+    pub(super) fn start(sockets: Sockets, path: Arc<Path>, connections_max: usize) -> Self {
+        let stop = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let accepting = tokio::spawn(
+            Accepting {
+                sockets,
+                path,
+                free: Arc::new(Semaphore::new(connections_max)),
+                connections: connections.clone(),
+                stop: stop.clone(),
+            }
+            .run(),
+        );
+        Self { stop: stop.drop_guard(), accepting, connections }
+    }
+
+    /// Closes the sockets and resets every connection; returns when both are done, within a second.
+    pub(super) async fn close(self) {
+        drop(self.stop);
+        self.connections.close();
+        let done = async {
+            let _ = self.accepting.await;
+            self.connections.wait().await;
+        };
+        if tokio::time::timeout(CLOSE_WITHIN, done).await.is_err() {
+            tracing::warn!("connections of a closed tunnel are still ending after {CLOSE_WITHIN:?}");
+        }
+    }
+}
+
+struct Accepting {
+    sockets: Sockets,
+    path: Arc<Path>,
+    free: Arc<Semaphore>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Accepting {
+    async fn run(self) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = accept(&self.sockets) => accepted,
+            };
+            match accepted {
+                Ok(Accepted::Tcp(socket)) => {
+                    // Without it a request of two writes waits for an acknowledgement in between.
+                    let _ = socket.set_nodelay(true);
+                    self.take(socket);
+                }
+                Ok(Accepted::Unix(socket)) => self.take(socket),
+                Err(error) if is_exhausted(&error) => {
+                    tracing::warn!(error = %error, agent = %self.path.agent, "a tunnel cannot accept connections");
+                    tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
+                    }
+                }
+                // The connection ended before it was taken.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Starts the task of one connection, or resets it where there is no room.
+    fn take(&self, socket: impl Socket + 'static) {
+        let Ok(permit) = self.free.clone().try_acquire_owned() else {
+            self.path.metrics.tunnel_dial_failure(Code::BUSY);
+            socket.reset_on_close();
+            return;
+        };
+        let path = self.path.clone();
+        let counted = Counted::new(&path);
+        self.connections.spawn(guarded(path, counted, permit, socket, self.stop.clone()));
+    }
+}
+
+/// A panic in one connection ends that connection and nothing else.
+async fn guarded(
+    path: Arc<Path>,
+    counted: Counted,
+    permit: OwnedSemaphorePermit,
+    socket: impl Socket,
+    stop: CancellationToken,
+) {
+    let metrics = path.metrics.clone();
+    if AssertUnwindSafe(carry(path, socket, stop)).catch_unwind().await.is_err() {
+        metrics.panicked();
+    }
+    drop((counted, permit));
+}
+
+/// One connection from its stream's opening to its end.
+async fn carry(path: Arc<Path>, socket: impl Socket, stop: CancellationToken) {
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Code::TUNNEL_CLOSED),
+        opened = path.open() => opened,
+    };
+    let (line, work) = match opened {
+        Ok(opened) => opened,
+        Err(code) => {
+            tracing::debug!(agent = %path.agent, target = %path.target, %code, "a connection was not carried");
+            socket.reset_on_close();
+            return;
+        }
+    };
+    let (send, recv, _guard) = work.into_halves();
+    let answered = async |recv: &mut _| path.answered(recv).await;
+    let stopped = async {
+        stop.cancelled().await;
+        Code::TUNNEL_CLOSED
+    };
+    let ended = relay_opening(socket, send, recv, line.credit(), &path.meter, answered, stopped).await;
+    if let Err(code) = ended {
+        tracing::debug!(agent = %path.agent, target = %path.target, %code, "a connection was reset");
+    }
+}
+
+async fn accept(sockets: &Sockets) -> io::Result<Accepted> {
+    match sockets {
+        Sockets::Tcp { v4, v6: None, .. } => Ok(Accepted::Tcp(v4.accept().await?.0)),
+        Sockets::Tcp { v4, v6: Some(v6), .. } => {
+            let (socket, _) =
+                tokio::select! { accepted = v4.accept() => accepted?, accepted = v6.accept() => accepted? };
+            Ok(Accepted::Tcp(socket))
+        }
+        Sockets::Unix { socket, .. } => Ok(Accepted::Unix(socket.accept().await?.0)),
+    }
+}
+
+/// Whether accepting again at once would fail again at once.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().any(|one| errno == Some(one))
+}
