@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod liar;
 pub mod master;
 pub mod peers;
 pub mod process;

@@ -87,14 +87,13 @@ async fn a_tunnel_whose_caller_stops_beating_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_that_returns_completes_a_parked_connection() {
+async fn a_connection_parked_while_the_agent_is_away_completes_on_its_return() {
     let master = Master::start().await;
     let mut agent = master.agent("returns").await;
     let (target, _) = silent_target();
     let (tunnel, mut old, _server) = tunnel_with_connection(&master, "returns", &target).await;
-    agent.kill();
-    // The master has not noticed yet, or has: either way this connection waits for the agent's return.
-    master.api().presence("returns", "offline", Duration::from_secs(60)).await;
+    agent.process().terminate(SOON).await;
+    master.api().presence("returns", "offline", SOON).await;
     old.read(&mut [0]).expect_err("what was open went with the line");
     let mut parked = TcpStream::connect(("127.0.0.1", port_of(&tunnel))).unwrap();
     parked.write_all(b"patience").unwrap();
@@ -111,13 +110,14 @@ async fn a_killed_agent_that_returns_completes_a_parked_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_stays_away_takes_its_tunnels_with_it() {
+async fn a_killed_agent_takes_its_tunnels_with_it_when_it_stays_away() {
     let master = Master::start_with("", "agent_grace_s = 1").await;
-    let mut agent = master.agent("leaves").await;
+    let mut agent = master.agent("killed").await;
     let (target, _) = silent_target();
-    let (tunnel, _client, _server) = tunnel_with_connection(&master, "leaves", &target).await;
-    let status = agent.process().terminate(SOON).await;
-    assert!(status.success(), "{status}");
+    let (tunnel, _client, _server) = tunnel_with_connection(&master, "killed", &target).await;
+    agent.kill();
+    // Silence is noticed after twelve seconds, then the grace runs.
+    master.api().tunnel_becomes(id(&tunnel), "disconnected", Duration::from_secs(25)).await;
     is_over(&master, &tunnel, "disconnected", "agent_lost").await;
 }
 

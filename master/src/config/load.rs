@@ -83,6 +83,7 @@ fn read(reader: &mut Reader) -> Config {
         internal: Internal {
             listen: reader.address("internal.listen", SocketAddr::from(([127, 0, 0, 1], 7800))),
             unix_socket: reader.path("internal.unix_socket"),
+            hosts: reader.text("internal.hosts").map(|text| names(&text)).unwrap_or_default(),
         },
         metrics: MetricsSocket { listen: reader.address("metrics.listen", SocketAddr::from(([127, 0, 0, 1], 7801))) },
         tunnel: tunnel(reader),
@@ -112,6 +113,11 @@ fn read(reader: &mut Reader) -> Config {
             filter: reader.text("log.filter").unwrap_or_else(|| "info".to_owned()),
         },
     }
+}
+
+/// Names in one text, separated by commas.
+fn names(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// At most 30 days (SECURITY R2).

@@ -50,6 +50,8 @@ pub struct Public {
 pub struct Internal {
     pub listen: SocketAddr,
     pub unix_socket: Option<PathBuf>,
+    /// Host names besides loopback's that requests may come under (comma-separated in the file).
+    pub hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
