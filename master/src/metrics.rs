@@ -275,3 +275,96 @@ impl Maker<'_> {
         self.register(HistogramVec::new(options, labels)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Every metric with at least one series.
+    fn filled() -> Metrics {
+        let metrics = Metrics::new().unwrap();
+        metrics.agent_connect(Carrier::Udp, None);
+        metrics.agent_connect(Carrier::WebSocket, Some(Code(0x7fff)));
+        drop(metrics.agent_connected(Carrier::Udp));
+        metrics.agent_disconnect(Code::SILENT);
+        metrics.handshake(0.01);
+        metrics.heartbeat("ok");
+        drop(metrics.stream_open("forward"));
+        metrics.stream_answered("forward", Some(Code::POLICY), 0.001);
+        drop(metrics.tunnel("active"));
+        metrics.tunnel_transition("active", "probe_passed");
+        metrics.tunnel_ready(0.02);
+        drop(metrics.tunnel_connection());
+        metrics.tunnel_bytes(1, 2);
+        metrics.tunnel_dial_failure(Code::TARGET_REFUSED);
+        metrics.command("exec", "ok", 1.0);
+        metrics.line_rtt(0.005);
+        metrics.line_lost_packets(3);
+        metrics.auth_failure("enrol");
+        drop(metrics.store_timer("agents.add"));
+        metrics.panicked();
+        metrics
+    }
+
+    #[test]
+    fn every_name_is_there() {
+        let (text, content_type) = filled().render().unwrap();
+        assert!(content_type.starts_with("text/plain"));
+        for line in [
+            "landline_agents_connected{carrier=\"udp\"} 0",
+            "landline_agent_connects_total{carrier=\"wss\",result=\"other\"} 1",
+            "landline_agent_disconnects_total{reason=\"silent\"} 1",
+            "landline_handshake_seconds_count 1",
+            "landline_heartbeats_total{result=\"ok\"} 1",
+            "landline_streams_open{class=\"forward\"} 0",
+            "landline_stream_opens_total{class=\"forward\",result=\"policy\"} 1",
+            "landline_stream_open_seconds_count{class=\"forward\"} 1",
+            "landline_tunnels{state=\"active\"} 0",
+            "landline_tunnel_transitions_total{reason=\"probe_passed\",to=\"active\"} 1",
+            "landline_tunnel_ready_seconds_count 1",
+            "landline_tunnel_connections_open 0",
+            "landline_tunnel_bytes_total{direction=\"out\"} 2",
+            "landline_tunnel_dial_failures_total{reason=\"target_refused\"} 1",
+            "landline_commands_total{kind=\"exec\",result=\"ok\"} 1",
+            "landline_command_seconds_count{kind=\"exec\"} 1",
+            "landline_line_rtt_seconds_count 1",
+            "landline_line_lost_packets_total 3",
+            "landline_auth_failures_total{kind=\"enrol\"} 1",
+            "landline_store_seconds_count{operation=\"agents.add\"} 1",
+            "landline_panics_total 1",
+            concat!("landline_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn guards_count_what_lives() {
+        let metrics = Metrics::new().unwrap();
+        let guards = [metrics.tunnel_connection(), metrics.tunnel_connection()];
+        assert_eq!(metrics.tunnel_connections_open.get(), 2);
+        drop(guards);
+        assert_eq!(metrics.tunnel_connections_open.get(), 0);
+    }
+
+    /// Where promtool is installed, as `make test` sees to.
+    #[test]
+    fn promtool_has_nothing_to_say() {
+        let mut promtool = Command::new("promtool");
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Ok(mut child) = promtool.spawn() else {
+            eprintln!("promtool is not installed: not checked");
+            return;
+        };
+        let (text, _) = filled().render().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}

@@ -1,12 +1,8 @@
 //! The local admin token: `<data>/admin.token`, 0600, made on first start. Whoever can read it owns the host anyway.
 
-use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use certs::state::{self, StateError};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -20,10 +16,8 @@ pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminTokenError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("{path} is open to others (mode {mode:o}); run: chmod 600 {path}")]
-    Lax { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    File(#[from] StateError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -31,7 +25,8 @@ pub enum AdminTokenError {
 /// Makes sure that the file holds a token this store knows and has not revoked; writes a new one if not.
 pub async fn ensure_admin_token(store: &Store, data_dir: &Path, now_ms: i64) -> Result<PathBuf, AdminTokenError> {
     let path = data_dir.join(ADMIN_TOKEN_FILE);
-    if let Some(secret) = read(&path)? {
+    if let Some(bytes) = state::read_secret(&path)? {
+        let secret = SecretString::from(String::from_utf8_lossy(&bytes).trim());
         let known = store.tokens().by_sha256(&hash(secret.expose_secret())).await?;
         if known.is_some_and(|token| token.revoked_at_ms.is_none()) {
             return Ok(path);
@@ -50,35 +45,34 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path, now_ms: i64) -> 
         revoked_at_ms: None,
     };
     // The file first: a crash between the two leaves a file that grants nothing and is replaced at the next start.
-    write(&path, secret.expose_secret()).map_err(|source| AdminTokenError::File { path: path.clone(), source })?;
+    state::write_secret(&path, format!("{}\n", secret.expose_secret()).as_bytes())?;
     store.tokens().add(&token, &Actor::Local.did("token.create").object(&token.id)).await?;
     Ok(path)
 }
 
-fn read(path: &Path) -> Result<Option<SecretString>, AdminTokenError> {
-    let fail = |source| AdminTokenError::File { path: path.to_owned(), source };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    let mode = fs::metadata(path).map_err(fail)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(AdminTokenError::Lax { path: path.to_owned(), mode });
-    }
-    Ok(Some(SecretString::from(text.trim())))
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-fn write(path: &Path, secret: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    use super::*;
+    use crate::{access::Access, clock::unix_ms, store::testing::sqlite};
+
+    #[tokio::test]
+    async fn the_admin_token_is_made_once_and_again_when_lost_or_revoked() {
+        let (dir, store) = sqlite().await;
+        let data = dir.path();
+        let read = || std::fs::read_to_string(data.join(ADMIN_TOKEN_FILE)).unwrap().trim().to_owned();
+        ensure_admin_token(&store, data, unix_ms()).await.unwrap();
+        let first = read();
+        ensure_admin_token(&store, data, unix_ms()).await.unwrap();
+        assert_eq!(read(), first);
+        let access = Access::new(store.clone(), Duration::from_secs(60));
+        let admin = access.authenticate(&first, unix_ms()).await.unwrap();
+        assert_eq!((&admin.permissions, admin.selector.is_everything()), (&Permissions::all(), true));
+        access.revoke(&admin.token_id, unix_ms(), Actor::Local.did("token.revoke")).await.unwrap();
+        ensure_admin_token(&store, data, unix_ms()).await.unwrap();
+        assert_ne!(read(), first);
+        assert!(access.authenticate(&first, unix_ms()).await.is_err());
+        assert!(access.authenticate(&read(), unix_ms()).await.is_ok());
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(secret.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

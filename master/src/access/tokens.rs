@@ -205,3 +205,141 @@ impl Principal {
         Self { token_id: "t".to_owned(), name: "test".to_owned(), permissions, selector, expires_at_ms: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        access::{Action, Labels, Object, Permission, authorise},
+        store::{audit::Actor, testing::on_both},
+    };
+
+    const NOW: i64 = 1_800_000_000_000;
+    const NINETY_DAYS: Duration = Duration::from_secs(90 * 86_400);
+
+    fn request(permissions: &str, selector: &str, ttl: Option<Duration>) -> TokenRequest {
+        let (permissions, selector) = (permissions.parse().unwrap(), selector.parse().unwrap());
+        TokenRequest { name: "ci".into(), permissions, selector, ttl }
+    }
+
+    fn admin() -> Principal {
+        Principal::for_tests(Permissions::all(), Selector::default())
+    }
+
+    fn done(action: &'static str) -> AuditEntry {
+        Actor::Local.did(action)
+    }
+
+    #[test]
+    fn a_token_lives_ninety_days_unless_it_asks_for_less() {
+        let expiry = |creator: &Principal, ttl| {
+            derive(creator, request("agents:read", "", ttl), NINETY_DAYS, NOW)
+                .map(|created| created.token.expires_at_ms)
+        };
+        assert_eq!(expiry(&admin(), None).unwrap(), Some(NOW + millis(NINETY_DAYS)));
+        assert_eq!(expiry(&admin(), Some(Duration::from_secs(1))).unwrap(), Some(NOW + 1_000));
+        let longer = expiry(&admin(), Some(NINETY_DAYS + Duration::from_secs(1)));
+        assert!(matches!(longer, Err(CreateTokenError::TooLong(_))));
+        let short_lived = Principal { expires_at_ms: Some(NOW + 5), ..admin() };
+        assert_eq!(expiry(&short_lived, None).unwrap(), Some(NOW + 5));
+    }
+
+    #[test]
+    fn bad_requests_are_told_why() {
+        let make = |creator: &Principal, request| derive(creator, request, NINETY_DAYS, NOW).map(|_| ());
+        let unnamed = TokenRequest { name: String::new(), ..request("agents:read", "", None) };
+        assert!(matches!(make(&admin(), unnamed), Err(CreateTokenError::Name)));
+        let newline = TokenRequest { name: "a\nb".into(), ..request("agents:read", "", None) };
+        assert!(matches!(make(&admin(), newline), Err(CreateTokenError::Name)));
+        assert!(matches!(make(&admin(), request("", "", None)), Err(CreateTokenError::NoPermission)));
+        let reader = Principal::for_tests("agents:read tokens:write".parse().unwrap(), Selector::default());
+        let error = make(&reader, request("agents:read exec:run", "", None)).unwrap_err();
+        assert!(error.to_string().ends_with("exec:run"), "{error}");
+    }
+
+    fn permissions() -> impl Strategy<Value = Permissions> {
+        proptest::collection::vec(proptest::sample::select(Permission::ALL), 0..8)
+            .prop_map(|permissions| permissions.into_iter().collect())
+    }
+
+    fn selector() -> impl Strategy<Value = Selector> {
+        let term = ("[ab]", "(=|!=)", "[xy]").prop_map(|(key, sign, value)| format!("{key}{sign}{value}"));
+        proptest::collection::vec(term, 0..3).prop_map(|terms| terms.join(",").parse().unwrap())
+    }
+
+    fn labels() -> impl Strategy<Value = Labels> {
+        proptest::collection::btree_map("[ab]", "[xy]", 0..3).prop_map(|map| Labels::try_from(map).unwrap())
+    }
+
+    proptest! {
+        /// Whatever a token may do, its creator may do too, and for as long (SECURITY R17).
+        #[test]
+        fn never_above_the_creator(
+            held in permissions(), within in selector(), lives in proptest::option::of(1_i64..1_000_000),
+            wanted in permissions(), over in selector(), ttl_s in proptest::option::of(0_u64..10_000_000),
+            labels in labels(),
+        ) {
+            let creator = Principal { expires_at_ms: lives.map(|ms| NOW + ms), ..Principal::for_tests(held, within) };
+            let ttl = ttl_s.map(Duration::from_secs);
+            let asked = TokenRequest { name: "t".into(), permissions: wanted.clone(), selector: over, ttl };
+            let Ok(created) = derive(&creator, asked, NINETY_DAYS, NOW) else {
+                let refusable = wanted.is_empty() || !wanted.is_subset(&creator.permissions)
+                    || ttl.is_some_and(|ttl| ttl > NINETY_DAYS);
+                prop_assert!(refusable);
+                return Ok(());
+            };
+            let expires_at_ms = created.token.expires_at_ms.unwrap();
+            prop_assert!(expires_at_ms <= NOW + millis(NINETY_DAYS));
+            prop_assert!(creator.expires_at_ms.is_none_or(|creators| expires_at_ms <= creators));
+            let Ok(child) = recognise(&created.token, NOW) else {
+                prop_assert_eq!(expires_at_ms, NOW);
+                return Ok(());
+            };
+            for action in Action::ALL {
+                for object in [Object::Everything, Object::Agent(&labels), Object::Token] {
+                    if authorise(&child, *action, object).is_ok() {
+                        prop_assert!(authorise(&creator, *action, object).is_ok(), "{:?}", action);
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_are_recognised_until_revoked_or_expired() {
+        on_both(async |store| {
+            let access = Access::new(store.clone(), NINETY_DAYS);
+            let made = request("agents:read", "site=home", Some(Duration::from_secs(10)));
+            let created = access.create(&admin(), made, NOW, done("token.create")).await.unwrap();
+            let secret = created.secret.expose_secret().to_owned();
+            assert!(secret.starts_with(PREFIX) && !format!("{created:?}").contains(&secret));
+            // The store holds the hash alone.
+            let stored = format!("{:?}", store.tokens().find(&created.token.id).await.unwrap());
+            assert!(!stored.contains(&secret));
+
+            let principal = access.authenticate(&secret, NOW).await.unwrap();
+            assert_eq!(principal.selector.to_string(), "site=home");
+            assert!(access.authenticate(&format!("{secret}x"), NOW).await.is_err());
+            // Expiry holds for what is believed already, too.
+            assert!(matches!(access.authenticate(&secret, NOW + 10_000).await, Err(AuthError::Invalid)));
+
+            assert!(access.still(&principal, NOW).await.is_ok());
+            assert!(access.revoke(&principal.token_id, NOW, done("token.revoke")).await.unwrap());
+            assert!(matches!(access.authenticate(&secret, NOW).await, Err(AuthError::Invalid)));
+            assert!(matches!(access.still(&principal, NOW).await, Err(AuthError::Invalid)));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn without_the_store_nobody_new_gets_in() {
+        let (_dir, store) = crate::store::testing::sqlite().await;
+        let access = Access::new(store.clone(), NINETY_DAYS);
+        let created = access.create(&admin(), request("agents:read", "", None), NOW, done("token.create")).await;
+        store.close().await;
+        let secret = created.unwrap().secret;
+        assert!(matches!(access.authenticate(secret.expose_secret(), NOW).await, Err(AuthError::Store(_))));
+    }
+}

@@ -174,3 +174,153 @@ fn port_range(reader: &mut Reader) -> RangeInclusive<u16> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
+        Config::parse(text, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn keys(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let errors = parse(text, environment).map(|_| ()).unwrap_err();
+        errors.0.into_iter().map(|error| error.key).collect()
+    }
+
+    #[test]
+    fn defaults_stand_alone() {
+        let config = parse("", &[]).unwrap().config;
+        assert!(matches!(&config.database, Database::Sqlite(path) if path.ends_with("landline/landline.db")));
+        assert_eq!(config.public.listen.to_string(), "0.0.0.0:443");
+        assert_eq!((config.internal.listen.port(), config.metrics.listen.port()), (7_800, 7_801));
+        assert_eq!(config.tunnel.port_range, 8_000..=8_999);
+        assert_eq!(config.tunnel.heartbeat_timeout, Duration::from_secs(150));
+        assert_eq!(config.enrolment.certificate, Duration::from_secs(30 * DAY_S));
+        assert_eq!(config.tunnel.idle, None);
+    }
+
+    /// Each key set in the file, then in the environment over another value of the file.
+    #[test]
+    fn every_key_is_read_from_file_and_environment() {
+        type Show = fn(&Config) -> String;
+        let keys: &[(&str, &str, Show)] = &[
+            ("data_dir", "/tmp/x", |c| c.data_dir.display().to_string()),
+            ("public.listen", "[::]:444", |c| c.public.listen.to_string()),
+            ("public.address", "master.example:444", |c| c.public.address.clone().unwrap()),
+            ("internal.listen", "127.0.0.1:1", |c| c.internal.listen.to_string()),
+            ("internal.unix_socket", "/run/x", |c| c.internal.unix_socket.clone().unwrap().display().to_string()),
+            ("metrics.listen", "[::1]:2", |c| c.metrics.listen.to_string()),
+            ("tunnel.port_range", "9000-9001", |c| {
+                format!("{}-{}", c.tunnel.port_range.start(), c.tunnel.port_range.end())
+            }),
+            ("tunnel.pending_timeout_s", "3", |c| c.tunnel.pending_timeout.as_secs().to_string()),
+            ("tunnel.ttl_s", "4", |c| c.tunnel.ttl.as_secs().to_string()),
+            ("tunnel.ttl_max_s", "9999", |c| c.tunnel.ttl_max.as_secs().to_string()),
+            ("tunnel.heartbeat_timeout_s", "5", |c| c.tunnel.heartbeat_timeout.as_secs().to_string()),
+            ("tunnel.agent_grace_s", "6", |c| c.tunnel.agent_grace.as_secs().to_string()),
+            ("tunnel.park_s", "7", |c| c.tunnel.park.as_secs().to_string()),
+            ("tunnel.idle_s", "8", |c| c.tunnel.idle.unwrap().as_secs().to_string()),
+            ("tunnel.connections_max", "9", |c| c.tunnel.connections_max.to_string()),
+            ("tunnel.quarantine_s", "10", |c| c.tunnel.quarantine.as_secs().to_string()),
+            ("line.heartbeat_s", "11", |c| c.line.heartbeat.as_secs().to_string()),
+            ("line.congestion", "bbr", |c| format!("{:?}", c.line.congestion).to_lowercase()),
+            ("line.gso", "false", |c| c.line.gso.to_string()),
+            ("enrolment.secret_ttl_s", "60", |c| c.enrolment.secret_ttl.as_secs().to_string()),
+            ("enrolment.certificate_days", "2", |c| (c.enrolment.certificate.as_secs() / DAY_S).to_string()),
+            ("enrolment.idempotent_s", "13", |c| c.enrolment.idempotent.as_secs().to_string()),
+            ("access.token_days", "14", |c| (c.access.token.as_secs() / DAY_S).to_string()),
+            ("retention.events_days", "15", |c| (c.retention.events.as_secs() / DAY_S).to_string()),
+            ("retention.audit_days", "16", |c| (c.retention.audit.as_secs() / DAY_S).to_string()),
+            ("retention.tunnels_days", "17", |c| (c.retention.tunnels.as_secs() / DAY_S).to_string()),
+            ("drain_s", "18", |c| c.drain.as_secs().to_string()),
+            ("log.format", "json", |c| format!("{:?}", c.log.format).to_lowercase()),
+            ("log.filter", "debug", |c| c.log.filter.clone()),
+        ];
+        for (key, value, show) in keys {
+            assert_ne!(show_default(*show), Some((*value).to_owned()), "{key} is tested with its default");
+            let plain = value.parse::<u64>().is_ok() || *value == "false";
+            let in_file = if plain { format!("{key} = {value}") } else { format!("{key} = {value:?}") };
+            assert_eq!(show(&parse(&in_file, &[]).unwrap().config), *value, "{key}");
+            let name = format!("LANDLINE_{}", key.to_uppercase().replace('.', "_"));
+            let loaded = parse(&in_file, &[(&name, value)]).unwrap();
+            assert_eq!((show(&loaded.config), loaded.unknown_environment.len()), ((*value).to_owned(), 0), "{key}");
+        }
+    }
+
+    /// `None` where the default is unset.
+    fn show_default(show: fn(&Config) -> String) -> Option<String> {
+        let config = parse("", &[]).unwrap().config;
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| show(&config))).ok()
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_its_key() {
+        let text = r#"
+            databse = "x"
+            drain_s = -1
+            [tunnel]
+            ttl_s = "soon"
+            port_range = "9-8"
+            colour = { deep = 1 }
+            [internal]
+            listen = "0.0.0.0:7800"
+            [line]
+            gso = 1
+            congestion = "reno"
+            [public]
+            address = "no-port"
+        "#;
+        let mut found = keys(text, &[("LANDLINE_METRICS_LISTEN", "nowhere")]);
+        found.sort();
+        let expected = [
+            "databse",
+            "drain_s",
+            "internal.listen",
+            "line.congestion",
+            "line.gso",
+            "metrics.listen",
+            "public.address",
+            "tunnel.colour.deep",
+            "tunnel.port_range",
+            "tunnel.ttl_s",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn relations_between_keys_hold() {
+        assert_eq!(keys("internal.listen = '127.0.0.1:8500'", &[]), ["tunnel.port_range"]);
+        assert_eq!(keys("tunnel.port_range = '400-500'", &[]), ["tunnel.port_range"]);
+        assert_eq!(keys("tunnel.ttl_s = 99999", &[]), ["tunnel.ttl_s"]);
+        assert_eq!(keys("metrics.listen = '127.0.0.1:7800'", &[]), ["metrics.listen"]);
+        assert!(parse("metrics.listen = '127.0.0.1:0'\ninternal.listen = '127.0.0.1:0'", &[]).is_ok());
+        for bad in ["x", "x:", ":1", "x:0", "x:70000", "a b:1", "2001:db8::1:443", "https://x:1"] {
+            assert_eq!(keys(&format!("public.address = {bad:?}"), &[]), ["public.address"], "{bad}");
+        }
+        for good in ["x:1", "192.0.2.1:443", "[2001:db8::1]:443"] {
+            assert!(parse(&format!("public.address = {good:?}"), &[]).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_database_url_is_never_shown() {
+        let good = parse("database = 'postgres://u:canary@h/d'", &[]).unwrap();
+        assert!(matches!(good.config.database, Database::Postgres(_)));
+        assert!(!format!("{good:?}").contains("canary"));
+        let bad = parse("database = 'mysql://u:canary@h/d'", &[]).unwrap_err();
+        assert!(!format!("{bad} {bad:?}").contains("canary"));
+        let path = parse("database = 'sqlite:///x/y.db'", &[]).unwrap();
+        assert!(matches!(path.config.database, Database::Sqlite(path) if path == Path::new("/x/y.db")));
+    }
+
+    #[test]
+    fn broken_files_and_foreign_names() {
+        let broken = parse("a = = 1", &[]).unwrap_err();
+        assert!(broken.to_string().contains("line 1"), "{broken}");
+        let missing = Config::load(Some(Path::new("/nonexistent/landline.toml"))).unwrap_err();
+        assert!(missing.to_string().contains("/nonexistent/landline.toml"));
+        let foreign = parse("", &[("LANDLINE_TOKEN", "x"), ("HOME", "/")]).unwrap();
+        assert_eq!(foreign.unknown_environment, ["LANDLINE_TOKEN"]);
+    }
+}

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use certs::state::{self, StateError};
 use secrecy::ExposeSecret;
 use sqlx::{
     AnyConnection, AnyPool, Executor,
@@ -39,10 +40,12 @@ const POSTGRES_BACKGROUND: &str = "SET synchronous_commit = off;";
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path}: {source}")]
+    #[error(transparent)]
+    Dir(#[from] StateError),
+    #[error("cannot open {}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("{path} is open to others (mode {mode:o}); run: chmod {wanted:o} {path}")]
-    Lax { path: PathBuf, mode: u32, wanted: u32 },
+    #[error("{} may be read by others (mode {mode:04o}); run: chmod 0600 {}", path.display(), path.display())]
+    Lax { path: PathBuf, mode: u32 },
     #[error("the database cannot be opened")]
     Database(#[from] sqlx::Error),
     #[error("the database did not answer within {} s", MAINTENANCE_WITHIN.as_secs())]
@@ -106,9 +109,13 @@ async fn set_up(connection: &mut AnyConnection, setup: &'static [&'static str]) 
     Ok(())
 }
 
-/// Creates the file 0600 before SQLite would with a wider mode (its `-wal` and `-shm` take the file's mode), and refuses
+/// A missing folder is made closed; one that exists is its owner's business. Creates the file 0600 before SQLite would with a wider mode (its `-wal` and `-shm` take the file's mode), and refuses
 /// one that others may read.
 fn prepare_file(path: &Path) -> Result<(), OpenError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.exists() {
+        state::open_dir(dir)?;
+    }
     let fail = |source| OpenError::File { path: path.to_owned(), source };
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => return Ok(()),
@@ -116,7 +123,7 @@ fn prepare_file(path: &Path) -> Result<(), OpenError> {
         Err(error) => return Err(fail(error)),
     }
     let mode = fs::metadata(path).map_err(fail)?.mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(OpenError::Lax { path: path.to_owned(), mode, wanted: 0o600 }) }
+    if mode & 0o077 == 0 { Ok(()) } else { Err(OpenError::Lax { path: path.to_owned(), mode }) }
 }
 
 /// The path as a URL: everything but plain characters percent-encoded, so that `?` and `#` in a folder name stay a name.

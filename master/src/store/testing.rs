@@ -48,7 +48,7 @@ fn schema_url() -> Option<String> {
     let schema = format!("t{}", Uuid::new_v4().simple());
     // The schema is made by the first connection, before anything else runs on it.
     create_schema(&url, &schema);
-    Some(format!("{url}{join}options[search_path]={schema}"))
+    Some(format!("{url}{join}options[search_path]={schema}&application_name={schema}"))
 }
 
 fn create_schema(url: &str, schema: &str) {

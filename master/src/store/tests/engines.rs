@@ -13,24 +13,24 @@ use crate::{
     config::Database,
     metrics::Metrics,
     store::{
-        OpenError, Page, StoreError,
-        agents::AgentFilter,
+        Engine, OpenError, Page, StoreError,
+        agents::{AgentFilter, AgentStatus},
+        audit::Verdict,
         sql::Sql,
         testing::{on_both, open, sqlite},
     },
 };
 
-async fn number(store: &Store, pool: &sqlx::AnyPool, pragma: &'static str) -> i64 {
+async fn number(pool: &sqlx::AnyPool, pragma: &'static str) -> i64 {
     let mut connection = pool.acquire().await.unwrap();
-    let _ = store;
     sqlx::query(pragma).fetch_one(&mut *connection).await.unwrap().get::<i64, _>(0)
 }
 
 #[tokio::test]
 async fn sqlite_is_as_durable_as_it_says() {
     let (dir, store) = sqlite().await;
-    assert_eq!(number(&store, &store.pools.write, "PRAGMA synchronous").await, 2, "FULL");
-    assert_eq!(number(&store, &store.pools.background, "PRAGMA synchronous").await, 1, "NORMAL");
+    assert_eq!(number(&store.pools.write, "PRAGMA synchronous").await, 2, "FULL");
+    assert_eq!(number(&store.pools.background, "PRAGMA synchronous").await, 1, "NORMAL");
     add(&store, "a", &[]).await;
     for file in ["landline.db", "landline.db-wal", "landline.db-shm"] {
         let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777;
@@ -53,17 +53,17 @@ async fn what_was_written_is_there_after_opening_again() {
 async fn lax_modes_and_odd_paths() {
     let dir = tempfile::tempdir().unwrap();
     let odd = dir.path().join("a b?mode=memory#%41 é");
-    std::fs::create_dir(&odd).unwrap();
     let path = odd.join("landline.db");
     let store = open(&Database::Sqlite(path.clone())).await;
     add(&store, "a", &[]).await;
     store.close().await;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let error = Store::open(&Database::Sqlite(path), Arc::new(Metrics::new().unwrap())).await.err().unwrap();
-    assert!(matches!(error, OpenError::Lax { .. }) && error.to_string().contains("chmod 600"), "{error}");
-    let missing = dir.path().join("none").join("landline.db");
-    let error = Store::open(&Database::Sqlite(missing), Arc::new(Metrics::new().unwrap())).await.err().unwrap();
-    assert!(matches!(error, OpenError::File { .. }), "{error}");
+    assert!(matches!(error, OpenError::Lax { .. }) && error.to_string().contains("chmod 0600"), "{error}");
+    let below_a_file = dir.path().join("file").join("landline.db");
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let error = Store::open(&Database::Sqlite(below_a_file), Arc::new(Metrics::new().unwrap())).await.err();
+    assert!(matches!(error, Some(OpenError::File { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_full_disk_is_told_apart_and_leaves_nothing_behind() {
         }
     }
     assert!(full);
-    assert!(matches!(store.verify_audit().await.unwrap(), crate::store::audit::Verdict::Whole { .. }));
+    assert!(matches!(store.verify_audit().await.unwrap(), Verdict::Whole { .. }));
     assert_eq!(store.agents().list(&AgentFilter::default(), &Page::default()).await.unwrap().items.len(), 1);
 }
 
@@ -115,6 +115,28 @@ async fn a_write_dropped_half_way_is_rolled_back() {
         add(&store, "b", &[]).await;
         let listed = store.agents().list(&AgentFilter::default(), &Page::default()).await.unwrap();
         assert_eq!(listed.items.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_postgresql_connection_is_made_again() {
+    on_both(async |store| {
+        add(&store, "a", &[]).await;
+        if store.pools.engine == Engine::Sqlite {
+            return;
+        }
+        let mut connection = store.pools.read.acquire().await.unwrap();
+        let end = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+            AND application_name = current_setting('application_name')";
+        sqlx::query(end).fetch_one(&mut *connection).await.unwrap();
+        drop(connection);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while store.agents().set_status(&id("a"), AgentStatus::Suspended, &entry("x")).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "not back in time");
+        }
+        assert!(store.agents().find(&id("a")).await.unwrap().is_some());
+        assert!(matches!(store.verify_audit().await.unwrap(), Verdict::Whole { .. }));
     })
     .await;
 }

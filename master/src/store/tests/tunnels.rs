@@ -180,7 +180,7 @@ async fn a_restart_leaves_no_row_that_says_active() {
             assert_eq!((tunnel.status, tunnel.closed_at_ms), (TunnelStatus::Disconnected, Some(NOW + 9)));
         }
         let expected = Tunnel { status: TunnelStatus::Pending, health: Health::Unknown, ..standing };
-        assert_eq!(reconciled.standing, [expected.clone()]);
+        assert_eq!(reconciled.standing, std::slice::from_ref(&expected));
         assert_eq!(store.tunnels().standing().await.unwrap(), [expected]);
         assert_eq!(store.tunnels().find(done.id).await.unwrap(), Some(done));
         let again = store.tunnels().close_stale(NOW + 10, &entry("master.start")).await.unwrap();
