@@ -1,1 +1,12 @@
-//! placeholder
+//! The Landline agent as a library, so that several agents can run in one process.
+
+pub mod app;
+pub mod config;
+pub mod dispatch;
+pub mod freshness;
+pub mod journal;
+pub mod link;
+pub mod platform;
+pub mod policy;
+pub mod service;
+pub mod state;

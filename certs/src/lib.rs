@@ -4,6 +4,7 @@
 //! Owns cryptographic identity only. Whether an agent is known, suspended or out of date is the master's to say.
 
 pub mod authority;
+pub mod ca_file;
 pub mod identity;
 pub mod join;
 pub mod state;

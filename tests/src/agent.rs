@@ -25,15 +25,17 @@ impl Agent {
         let folder = tempfile::tempdir().expect("a folder");
         let token = created["join_token"].as_str().unwrap_or_else(|| panic!("no join token in {created}"));
         let id = created["agent"]["id"].as_str().or(created["id"].as_str()).expect("an id").to_owned();
-        if let Some(policy) = policy {
-            std::fs::write(folder.path().join("policy.toml"), policy).expect("a policy");
-        }
         let mut environment = vec![
             ("LANDLINE_JOIN_TOKEN".to_owned(), token.to_owned()),
             ("LANDLINE_STATE_DIR".to_owned(), folder.path().join("state").display().to_string()),
             ("LANDLINE_ACTIONS_DIR".to_owned(), folder.path().join("actions.d").display().to_string()),
         ];
-        environment.push(("LANDLINE_POLICY_FILE".to_owned(), folder.path().join("policy.toml").display().to_string()));
+        // A policy file that is named must exist, or everything is denied.
+        if let Some(policy) = policy {
+            let file = folder.path().join("policy.toml");
+            std::fs::write(&file, policy).expect("a policy");
+            environment.push(("LANDLINE_POLICY_FILE".to_owned(), file.display().to_string()));
+        }
         Self { id, folder, environment, process: None }
     }
 

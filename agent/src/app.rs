@@ -1,0 +1,121 @@
+//! Puts an agent together and runs it. Everything it owns ends before `run` returns: no task, socket or child is left.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::net::{
+    carrier::{Carrier, Dialer},
+    quic::Tuning,
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    config::Config,
+    dispatch::Dispatch,
+    freshness::Freshness,
+    journal::{Journal, JournalError, Leftover},
+    link::{
+        self, Context, chain,
+        member::{Member, MemberError},
+        status::{self, LineStatus, Status},
+    },
+    policy::Policy,
+    service::{
+        command::Commands,
+        exec::{Execs, Patience},
+        leftovers,
+        once::Once,
+        stats::Sampler,
+    },
+    state::{FolderError, StateDir, status_socket},
+};
+
+/// Time for execs to be gone after a shutdown; they are killed at once, this is for their reaping.
+const FINISH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Member(#[from] MemberError),
+}
+
+/// Runs an agent until `shutdown` is cancelled.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
+    let policy = Arc::new(load_policy(&config));
+    let state = StateDir::open(&config.state_dir)?;
+    let (journal, recovered) = Journal::open(&state.journal_dir())?;
+    let freshness = Arc::new(Freshness::new(recovered.taken));
+    let member = Arc::new(Member::new(state, config.join.clone(), freshness.clone())?);
+    let once = Once::new(journal);
+    let cleaning = AbortOnDropHandle::new(tokio::spawn(clean_up(recovered.leftovers, once.clone())));
+
+    let sampler = Sampler::default();
+    // The first sample only starts the count of processor time.
+    sampler.sample().await;
+    let execs = Execs::new(policy.clone(), once.clone(), Patience::default(), shutdown.clone());
+    let commands = Commands::new(policy.clone(), once, sampler.clone(), config.actions_dir.clone());
+    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone()));
+    let (sender, receiver) = watch::channel(first_status(&member, &policy));
+    let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver)));
+
+    tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
+    let context = Arc::new(Context::new(member, dialer(&config), dispatch, sampler, sender));
+    link::keep(context, shutdown).await;
+    if tokio::time::timeout(FINISH_WITHIN, execs.finished()).await.is_err() {
+        tracing::warn!("not everything that ran could be ended; the next start will look again");
+    }
+    drop((answering, cleaning));
+    let _ = std::fs::remove_file(status_socket(&config.state_dir));
+    tracing::info!("agent stopped");
+    Ok(())
+}
+
+/// What dials masters with the owner's transport settings.
+pub fn dialer(config: &Config) -> Dialer {
+    let tuning = Tuning { keep_alive: config.keep_alive, congestion: config.congestion, gso: config.gso };
+    Dialer { carrier: Carrier::Udp, tuning }
+}
+
+fn load_policy(config: &Config) -> Policy {
+    let policy = Policy::load(&config.policy_file);
+    for mistake in policy.mistakes() {
+        tracing::error!(file = policy.origin(), ?mistake, "the policy has a mistake, so EVERYTHING IS DENIED");
+    }
+    policy
+}
+
+/// Ends what a killed agent left behind. Requests of before are refused by their ids meanwhile.
+async fn clean_up(leftovers: Vec<Leftover>, once: Once) {
+    for leftover in leftovers {
+        let id = leftover.id;
+        let ended = tokio::task::spawn_blocking(move || leftovers::end(&leftover)).await;
+        if matches!(ended, Ok(true)) {
+            once.ended(id);
+        } else {
+            tracing::error!(%id, "what an earlier run started could not be ended");
+        }
+    }
+}
+
+fn first_status(member: &Member, policy: &Policy) -> Status {
+    Status {
+        agent_id: member.agent_id.to_string(),
+        master: member.master.to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        policy: policy.origin().to_owned(),
+        policy_mistakes: policy.mistakes().to_vec(),
+        line: LineStatus::Connecting,
+    }
+}
+
+async fn answer_status(config: Config, status: watch::Receiver<Status>) {
+    if let Err(error) = status::answer(&status_socket(&config.state_dir), status).await {
+        tracing::warn!(error = chain(&error), "`landline-agent status` will get no answer");
+    }
+}

@@ -1,0 +1,56 @@
+//! `landline-agent status`: asks the running agent over its socket.
+
+use std::{io::Read, os::unix::net::UnixStream, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use landline_agent::{config::Config, state::status_socket};
+use serde_json::Value;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// 0 if the line is up, 1 if not.
+pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let path = status_socket(&config.state_dir);
+    let mut socket = UnixStream::connect(&path)
+        .with_context(|| format!("no agent answers at {}; is it running, and are you its user?", path.display()))?;
+    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text).context("the agent did not answer")?;
+    let status: Value = serde_json::from_str(&text).context("the agent's answer cannot be read")?;
+    if arguments.json {
+        println!("{text}");
+    } else {
+        print(&status);
+    }
+    Ok(if status["line"] == "online" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(status: &Value) {
+    for (label, key) in [
+        ("agent", "agent_id"),
+        ("master", "master"),
+        ("line", "line"),
+        ("since", "since"),
+        ("reason", "reason"),
+        ("next attempt", "next_attempt"),
+        ("policy", "policy"),
+        ("version", "version"),
+        ("pid", "pid"),
+    ] {
+        match &status[key] {
+            Value::Null => {}
+            Value::String(text) => println!("{label:<13} {text}"),
+            other => println!("{label:<13} {other}"),
+        }
+    }
+    for mistake in status["policy_mistakes"].as_array().into_iter().flatten() {
+        println!("EVERYTHING IS DENIED: {}", mistake.as_str().unwrap_or_default());
+    }
+}

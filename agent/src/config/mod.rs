@@ -1,0 +1,242 @@
+//! The agent's settings: one TOML file, the environment, and a `.env` in the working directory, in rising order of
+//! weight: file, `.env`, environment, command line. Every mistake is reported at once. Nothing here is put into the
+//! process's environment, and secrets leave this module only in types that cannot be printed.
+
+pub mod address;
+mod source;
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use certs::join::{JoinToken, Pin};
+use proto::{id::AgentId, net::quic::Congestion};
+use secrecy::{ExposeSecret, SecretString};
+
+pub use self::source::Inputs;
+use self::{address::MasterAddress, source::Settings};
+
+pub const CONFIG_FILE: &str = "/etc/landline-agent/config.toml";
+const POLICY_FILE: &str = "/etc/landline-agent/policy.toml";
+const ACTIONS_DIR: &str = "/etc/landline-agent/actions.d";
+const STATE_DIR: &str = "/var/lib/landline-agent";
+/// A keep-alive outside this range either floods a metered link or lets NAT mappings expire.
+const KEEP_ALIVE_S: std::ops::RangeInclusive<u64> = 1..=20;
+const WORKER_THREADS: std::ops::RangeInclusive<usize> = 1..=64;
+
+/// The effective settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub join: Join,
+    pub state_dir: PathBuf,
+    pub actions_dir: PathBuf,
+    pub policy_file: PolicyFile,
+    pub keep_alive: Duration,
+    pub congestion: Congestion,
+    pub gso: bool,
+    pub worker_threads: usize,
+    pub log_level: String,
+    pub log_json: bool,
+}
+
+/// Which master, and as whom. What is absent may stand in the state folder from an earlier enrolment.
+#[derive(Debug, Clone, Default)]
+pub struct Join {
+    pub master: Option<MasterAddress>,
+    pub pin: Option<Pin>,
+    pub agent_id: Option<AgentId>,
+    pub secret: Option<SecretString>,
+}
+
+/// Where the policy stands. A file that was named must exist; the default one may be absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyFile {
+    Default(PathBuf),
+    Named(PathBuf),
+}
+
+impl PolicyFile {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Default(path) | Self::Named(path) => path,
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {} mistake{}:{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, listed(.0))]
+pub struct Mistakes(pub Vec<String>);
+
+fn listed(mistakes: &[String]) -> String {
+    mistakes.iter().map(|mistake| format!("\n  - {mistake}")).collect()
+}
+
+impl Config {
+    /// Reads and checks everything; `Err` names every mistake.
+    pub fn load(inputs: &Inputs) -> Result<Self, Mistakes> {
+        let mut reading = Reading { settings: Settings::gather(inputs), mistakes: Vec::new() };
+        let config = reading.config();
+        reading.mistakes.splice(0..0, reading.settings.take_mistakes());
+        if reading.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reading.mistakes)) }
+    }
+}
+
+struct Reading {
+    settings: Settings,
+    mistakes: Vec<String>,
+}
+
+impl Reading {
+    fn config(&mut self) -> Config {
+        self.connection_mode();
+        let path = |text: Option<String>, default: &str| PathBuf::from(text.unwrap_or_else(|| default.into()));
+        Config {
+            join: self.join(),
+            state_dir: path(self.text("state_dir"), STATE_DIR),
+            actions_dir: path(self.text("actions_dir"), ACTIONS_DIR),
+            policy_file: match self.text("policy_file") {
+                Some(named) => PolicyFile::Named(named.into()),
+                None => PolicyFile::Default(POLICY_FILE.into()),
+            },
+            keep_alive: Duration::from_secs(self.in_range("keep_alive_s", KEEP_ALIVE_S).unwrap_or(5)),
+            congestion: self.congestion(),
+            gso: self.parsed("gso").unwrap_or(true),
+            worker_threads: self.in_range("worker_threads", WORKER_THREADS).unwrap_or(1),
+            log_level: self.text("log_level").unwrap_or_else(|| "info".into()),
+            log_json: self.log_json(),
+        }
+    }
+
+    fn join(&mut self) -> Join {
+        let token = self.join_token();
+        let mut join = Join {
+            master: self.parsed("master"),
+            pin: self.pin(),
+            agent_id: self.parsed("agent_id"),
+            secret: self.text("agent_secret").map(SecretString::from),
+        };
+        if let Some(token) = token {
+            self.fill_from_token(&mut join, token);
+        }
+        join
+    }
+
+    /// A token brings all four; what is also set by itself must agree, except the address, which an owner may override
+    /// (a port forward, a split-horizon name).
+    fn fill_from_token(&mut self, join: &mut Join, token: JoinToken) {
+        match token.address.parse() {
+            Ok(address) => _ = join.master.get_or_insert(address),
+            Err(error) => self.mistakes.push(format!("the join token's address: {error}")),
+        }
+        if join.pin.as_ref().is_some_and(|pin| *pin != token.pin) {
+            self.mistakes.push("master_pin differs from the one in the join token; remove one of them".into());
+        }
+        if join.agent_id.as_ref().is_some_and(|id| *id != token.agent_id) {
+            self.mistakes
+                .push(format!("agent_id differs from the join token's ({}); remove one of them", token.agent_id));
+        }
+        join.pin = Some(token.pin);
+        join.agent_id = Some(token.agent_id);
+        join.secret = Some(token.secret);
+    }
+
+    fn join_token(&mut self) -> Option<JoinToken> {
+        let text = match (self.text("join_token"), self.text("join_token_file")) {
+            (Some(text), _) => SecretString::from(text),
+            (None, Some(file)) => match std::fs::read_to_string(&file) {
+                Ok(text) => SecretString::from(text),
+                Err(error) => {
+                    self.mistakes.push(format!("join_token_file {file}: {error}"));
+                    return None;
+                }
+            },
+            (None, None) => return None,
+        };
+        match text.expose_secret().trim().parse() {
+            Ok(token) => Some(token),
+            Err(error) => {
+                self.mistakes.push(format!("join token: {error}"));
+                None
+            }
+        }
+    }
+
+    fn pin(&mut self) -> Option<Pin> {
+        if let Some(pin) = self.parsed("master_pin") {
+            return Some(pin);
+        }
+        let file = self.text("master_ca_file")?;
+        match std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| pin_of_pem(&pem)) {
+            Ok(pin) => Some(pin),
+            Err(error) => {
+                self.mistakes.push(format!("master_ca_file {file}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn connection_mode(&mut self) {
+        match self.text("connection_mode").as_deref() {
+            None | Some("tunnel") => {}
+            Some(other) => self.mistakes.push(format!(
+                "connection_mode {other:?} is not known; this agent always dials out: use \"tunnel\" or leave it out"
+            )),
+        }
+    }
+
+    fn congestion(&mut self) -> Congestion {
+        match self.text("congestion").as_deref() {
+            None | Some("auto" | "cubic") => Congestion::Cubic,
+            Some("bbr") => Congestion::Bbr,
+            Some(other) => {
+                self.mistakes.push(format!("congestion {other:?} is not one of cubic, bbr, auto"));
+                Congestion::Cubic
+            }
+        }
+    }
+
+    fn log_json(&mut self) -> bool {
+        match self.text("log_format").as_deref() {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(other) => {
+                self.mistakes.push(format!("log_format {other:?} is not one of text, json"));
+                false
+            }
+        }
+    }
+
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        self.settings.take(key).map(|setting| setting.text)
+    }
+
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &'static str) -> Option<T> {
+        let setting = self.settings.take(key)?;
+        match setting.text.trim().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistakes.push(format!("{key} (from {}): {error}", setting.origin));
+                None
+            }
+        }
+    }
+
+    fn in_range<T>(&mut self, key: &'static str, range: std::ops::RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr<Err: std::fmt::Display> + PartialOrd + std::fmt::Display,
+    {
+        let value = self.parsed::<T>(key)?;
+        if range.contains(&value) {
+            return Some(value);
+        }
+        self.mistakes.push(format!("{key} is {value}; allowed is {} to {}", range.start(), range.end()));
+        None
+    }
+}
+
+fn pin_of_pem(pem: &[u8]) -> Result<Pin, String> {
+    certs::ca_file::pin_of_pem(pem).map_err(|error| error.to_string())
+}

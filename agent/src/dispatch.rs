@@ -1,0 +1,148 @@
+//! Takes the streams that the master opens on a line: reads the header, checks that it is fresh and allowed, hands it to
+//! its service. A stream's failure, even a panic, stays with that stream. What the services do is not known here.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_util::FutureExt;
+use jiff::Zoned;
+use proto::{
+    code::Code,
+    limits::{FRAME_MAX, HEADER_WITHIN},
+    net::{
+        credit::{CreditPool, LineCredit, PROCESS_CREDIT_MAX},
+        frame::FrameError,
+        quic::{AGENT_RECEIVE_WINDOW, AGENT_STREAMS, AGENT_STREAMS_MAX},
+        stream::{FrameStream, RecvHalf, SendHalf, priority},
+    },
+    open::{OPERATIONS, Open, OpenHead, Operation, Refused},
+    wire,
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    freshness::Freshness,
+    policy::Policy,
+    service::{answer, command::Commands, exec::Execs, forward},
+};
+
+/// Everything a stream may need. One per process: lines come and go beneath it.
+#[derive(Debug)]
+pub struct Dispatch {
+    pub policy: Arc<Policy>,
+    pub freshness: Arc<Freshness>,
+    pub commands: Commands,
+    pub execs: Execs,
+    credit_pool: Arc<CreditPool>,
+    panics: AtomicU64,
+}
+
+impl Dispatch {
+    pub fn new(policy: Arc<Policy>, freshness: Arc<Freshness>, commands: Commands, execs: Execs) -> Self {
+        let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
+        Self { policy, freshness, commands, execs, credit_pool, panics: AtomicU64::new(0) }
+    }
+
+    /// Handlers that panicked since the start.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Serves the streams of one line until it is lost. Dropping the future ends what runs on it; execs clean up on
+    /// their own.
+    pub async fn serve(self: Arc<Self>, connection: quinn::Connection) {
+        let credit = LineCredit::new(connection.clone(), AGENT_RECEIVE_WINDOW, self.credit_pool.clone());
+        let mut streams = JoinSet::new();
+        let mut allowed = AGENT_STREAMS;
+        while let Ok((send, recv)) = connection.accept_bi().await {
+            while streams.try_join_next().is_some() {}
+            allowed = raise(&connection, allowed, streams.len());
+            let stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
+            streams.spawn(self.clone().guarded(stream, credit.clone()));
+        }
+    }
+
+    async fn guarded(self: Arc<Self>, stream: FrameStream, credit: Arc<LineCredit>) {
+        // What unwinds drops the stream's halves, and they say INTERNAL.
+        if AssertUnwindSafe(self.clone().stream(stream, credit)).catch_unwind().await.is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a handler panicked; its stream was closed, nothing else is affected");
+        }
+    }
+
+    async fn stream(self: Arc<Self>, mut stream: FrameStream, credit: Arc<LineCredit>) {
+        let read = tokio::time::timeout(HEADER_WITHIN, stream.recv.next_bytes()).await;
+        let bytes = match read.unwrap_or(Err(FrameError::TooSlow(HEADER_WITHIN))) {
+            Ok(bytes) => bytes,
+            Err(error) => return stream.abort(error.code()),
+        };
+        let open = match wire::decode::<Open>(&bytes) {
+            Ok(open) => open,
+            Err(error) => return refuse_undecodable(stream, &bytes, &error.to_string()).await,
+        };
+        match self.admit(&open) {
+            Ok(taken_ms) => self.run(open, taken_ms, stream, credit).await,
+            Err(refused) => {
+                let (operation, id) = (open.operation.word(), open.request_id);
+                tracing::warn!(operation, %id, code = refused.code.word(), message = ?refused.message, "refused");
+                answer::refuse(stream, refused.code, &refused.message).await;
+            }
+        }
+    }
+
+    /// Fresh first: what was seen before is not judged again. Returns the master's time.
+    fn admit(&self, open: &Open) -> Result<i64, Refused> {
+        let taken = self.freshness.take(open.request_id, open.issued_at_ms);
+        let taken_ms = taken.map_err(|error| Refused { code: error.code(), message: error.to_string() })?;
+        match self.policy.judge(&open.operation, &Zoned::now()) {
+            Ok(_) => Ok(taken_ms),
+            Err(denied) => Err(Refused { code: Code::POLICY, message: denied.to_string() }),
+        }
+    }
+
+    async fn run(self: Arc<Self>, open: Open, taken_ms: i64, stream: FrameStream, credit: Arc<LineCredit>) {
+        let id = open.request_id;
+        match open.operation {
+            Operation::Forward(target) => {
+                stream.send.set_priority(priority::TUNNEL);
+                forward::serve(&target, stream, &self.policy, &credit).await;
+            }
+            Operation::Exec(spec) => {
+                stream.send.set_priority(priority::INTERACTIVE);
+                self.execs.serve(id, taken_ms, spec, stream).await;
+            }
+            Operation::Command(command) => {
+                stream.send.set_priority(priority::INTERACTIVE);
+                self.commands.serve(id, taken_ms, &command, stream).await;
+            }
+        }
+    }
+}
+
+/// An operation of a newer master is refused by name; anything else is no header.
+async fn refuse_undecodable(mut stream: FrameStream, bytes: &[u8], error: &str) {
+    match wire::decode::<OpenHead>(bytes) {
+        Ok(head) if head.operation >= OPERATIONS => {
+            let message = format!("operation {} is unknown to this agent; upgrade it", head.operation);
+            answer::refuse(stream, Code::UNKNOWN_OPERATION, &message).await;
+        }
+        Ok(_) => answer::refuse(stream, Code::INVALID, error).await,
+        Err(_) => stream.abort(Code::MALFORMED),
+    }
+}
+
+/// Allows twice as many streams when three quarters are in use. Each allowed stream costs memory, so an idle agent
+/// starts with few.
+fn raise(connection: &quinn::Connection, allowed: u32, used: usize) -> u32 {
+    if allowed >= AGENT_STREAMS_MAX || used < (allowed - allowed / 4) as usize {
+        return allowed;
+    }
+    let raised = (allowed * 2).min(AGENT_STREAMS_MAX);
+    connection.set_max_concurrent_bi_streams(raised.into());
+    raised
+}

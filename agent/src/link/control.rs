@@ -1,0 +1,261 @@
+//! The control stream of a line that is up: heartbeats, the master's time, drain, renewal, and the watch for silence. The
+//! work streams run beside it.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    code::Code,
+    control::{FromAgent, FromMaster, Heartbeat, Welcome},
+    net::stream::{self, FrameStream},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Context,
+    backoff::Failure,
+    chain,
+    enrol::{EnrolError, Purpose, enrol},
+    line::Ended,
+    renewal::Renewal,
+};
+
+/// Time for one message of ours to leave. The control stream is never full unless the master stopped reading.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// Nothing heard for this many keep-alives: the line is dead and a new one is dialled.
+const SILENT_KEEP_ALIVES: u32 = 2;
+const LOOK_FOR_SILENCE: Duration = Duration::from_secs(1);
+/// The master's time is stored this often; each time costs a write to the disk.
+const STORE_TIME_EVERY: Duration = Duration::from_secs(3600);
+/// A renewal that failed is tried again after this long: days are left when it is first due.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
+/// Serves a welcomed line until it ends.
+pub(super) async fn serve(
+    context: &Arc<Context>,
+    connection: &quinn::Connection,
+    control: FrameStream,
+    welcome: &Welcome,
+    shutdown: &CancellationToken,
+) -> Ended {
+    let _streams = AbortOnDropHandle::new(tokio::spawn(context.dispatch.clone().serve(connection.clone())));
+    let mut heartbeat = interval(Duration::from_millis(welcome.heartbeat_interval_ms.into()));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut serving = Serving {
+        context: context.clone(),
+        connection: connection.clone(),
+        control,
+        heard: Heard::new(connection),
+        renewal: Renewing::new(context),
+        drain: None,
+        seq: 0,
+        stored: Instant::now(),
+    };
+    let ended = serving.run(heartbeat, shutdown).await;
+    stream::close(connection, ended.code);
+    ended
+}
+
+struct Serving {
+    context: Arc<Context>,
+    connection: quinn::Connection,
+    control: FrameStream,
+    heard: Heard,
+    renewal: Renewing,
+    drain: Option<Draining>,
+    seq: u64,
+    stored: Instant,
+}
+
+/// The master asked us to leave.
+#[derive(Debug, Clone, Copy)]
+struct Draining {
+    code: Code,
+    /// Past this the line is closed from here.
+    until: Instant,
+    retry_after: Duration,
+}
+
+impl Serving {
+    async fn run(&mut self, mut heartbeat: Interval, shutdown: &CancellationToken) -> Ended {
+        if let Err(ended) = self.introduce().await {
+            return ended;
+        }
+        let mut look = interval(LOOK_FOR_SILENCE);
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.goodbye().await,
+                message = self.control.recv.next::<FromMaster>() => match message {
+                    Ok(message) => self.on_message(message),
+                    Err(error) => Err(self.lost(error.code(), &error)),
+                },
+                _ = heartbeat.tick() => self.beat().await,
+                _ = look.tick() => self.look(),
+                Some(renewed) = self.renewal.running.join_next(), if !self.renewal.running.is_empty() => {
+                    self.renewal.ended(renewed);
+                    Ok(())
+                }
+            };
+            if let Err(ended) = step {
+                return self.after_drain(ended);
+            }
+        }
+    }
+
+    /// What the master is told once per line: the policy, and what went wrong before.
+    async fn introduce(&mut self) -> Result<(), Ended> {
+        let text = self.context.dispatch.policy.text();
+        self.send(&FromAgent::Policy { text }).await?;
+        let attempts = self.context.history().attempts();
+        if !attempts.is_empty() {
+            self.send(&FromAgent::History(attempts)).await?;
+            self.context.history().clear();
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: FromMaster) -> Result<(), Ended> {
+        match message {
+            FromMaster::HeartbeatAck { master_time_ms, .. } => {
+                self.context.dispatch.freshness.learn(master_time_ms);
+                self.store_time(master_time_ms);
+            }
+            FromMaster::Drain { code, grace_ms, retry_after_ms } => {
+                tracing::info!(code = code.word(), grace_ms, retry_after_ms, "the master drains this line");
+                let until = Instant::now() + Duration::from_millis(grace_ms.into()) + LOOK_FOR_SILENCE;
+                let retry_after = Duration::from_millis(retry_after_ms.into());
+                self.drain = Some(Draining { code, until, retry_after });
+            }
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self) -> Result<(), Ended> {
+        self.seq += 1;
+        let stats = self.context.sampler.sample().await;
+        let rtt_us = u32::try_from(self.connection.rtt().as_micros()).unwrap_or(u32::MAX);
+        self.send(&FromAgent::Heartbeat(Heartbeat { seq: self.seq, stats, rtt_us })).await
+    }
+
+    /// Once a second: silence, an overdue drain, a due renewal.
+    fn look(&mut self) -> Result<(), Ended> {
+        let silent_after = self.context.dialer.tuning.keep_alive * SILENT_KEEP_ALIVES;
+        if self.heard.silent_for(&self.connection) >= silent_after {
+            return Err(Ended::network(Code::SILENT, format!("nothing was heard for {silent_after:?}")));
+        }
+        if let Some(drain) = self.drain.filter(|drain| Instant::now() >= drain.until) {
+            return Err(Ended::network(drain.code, "the drain is over"));
+        }
+        self.renewal.look(&self.context);
+        Ok(())
+    }
+
+    async fn goodbye(&mut self) -> Ended {
+        // The line goes whether or not this is heard.
+        let _ = self.send(&FromAgent::Goodbye { code: Code::SHUTDOWN }).await;
+        Ended::network(Code::SHUTDOWN, "the agent is shutting down")
+    }
+
+    async fn send(&mut self, message: &FromAgent) -> Result<(), Ended> {
+        match tokio::time::timeout(WRITE_WITHIN, self.control.send.write_frame(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.lost(Code::LINE_LOST, &error)),
+            Err(_) => Err(Ended::network(Code::TOO_SLOW, "the master does not read its control stream")),
+        }
+    }
+
+    fn lost(&self, code: Code, error: &dyn std::error::Error) -> Ended {
+        match self.connection.close_reason() {
+            Some(reason) => Ended::closed(&reason),
+            None => Ended::network(code, format!("the control stream failed: {}", chain(error))),
+        }
+    }
+
+    /// A line that was being drained ends as announced, whatever its last packet said.
+    fn after_drain(&self, ended: Ended) -> Ended {
+        match self.drain {
+            Some(drain) if !drain.retry_after.is_zero() => Ended {
+                failure: Failure::Refused { code: drain.code, retry_after: drain.retry_after },
+                code: drain.code,
+                ..ended
+            },
+            _ => ended,
+        }
+    }
+
+    fn store_time(&mut self, master_ms: i64) {
+        if self.stored.elapsed() >= STORE_TIME_EVERY {
+            self.stored = Instant::now();
+            let member = self.context.member.clone();
+            // Detached on purpose: one small write that ends by itself.
+            drop(tokio::task::spawn_blocking(move || member.keep_time(master_ms)));
+        }
+    }
+}
+
+/// When something last arrived, by quinn's own counter of datagrams.
+#[derive(Debug)]
+struct Heard {
+    datagrams: u64,
+    at: Instant,
+}
+
+impl Heard {
+    fn new(connection: &quinn::Connection) -> Self {
+        Self { datagrams: connection.stats().udp_rx.datagrams, at: Instant::now() }
+    }
+
+    fn silent_for(&mut self, connection: &quinn::Connection) -> Duration {
+        let datagrams = connection.stats().udp_rx.datagrams;
+        if datagrams != self.datagrams {
+            *self = Self { datagrams, at: Instant::now() };
+        }
+        self.at.elapsed()
+    }
+}
+
+/// Renews beside the line; the new certificate serves from the next line on.
+#[derive(Debug)]
+struct Renewing {
+    renewal: Option<Renewal>,
+    not_before: Instant,
+    running: JoinSet<Result<(), EnrolError>>,
+    context: Arc<Context>,
+}
+
+impl Renewing {
+    fn new(context: &Arc<Context>) -> Self {
+        let context = context.clone();
+        Self { renewal: next_renewal(&context), not_before: Instant::now(), running: JoinSet::new(), context }
+    }
+
+    fn look(&mut self, context: &Arc<Context>) {
+        let Some(master_ms) = context.dispatch.freshness.master_ms() else { return };
+        let due = self.renewal.is_some_and(|renewal| renewal.is_due(master_ms));
+        if due && self.running.is_empty() && Instant::now() >= self.not_before {
+            let context = context.clone();
+            self.running.spawn(async move { enrol(&context.member, &context.dialer, Purpose::Renew).await });
+        }
+    }
+
+    fn ended(&mut self, result: Result<Result<(), EnrolError>, tokio::task::JoinError>) {
+        self.not_before = Instant::now() + RENEW_AGAIN_AFTER;
+        match result {
+            Ok(Ok(())) => {
+                self.renewal = next_renewal(&self.context);
+                tracing::info!("the certificate was renewed");
+            }
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the certificate was not renewed; trying again"),
+            Err(error) => tracing::error!(%error, "the renewal failed"),
+        }
+    }
+}
+
+fn next_renewal(context: &Context) -> Option<Renewal> {
+    let enrolment = context.member.enrolment()?;
+    Some(Renewal::of(enrolment.not_before_ms, enrolment.not_after_ms, rand::random()))
+}

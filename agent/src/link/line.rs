@@ -1,0 +1,231 @@
+//! One attempt at a line, from enrolment over Hello to the end of the line. Says how it ended; whether and when to try
+//! again is not decided here.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    VERSIONS,
+    code::Code,
+    control::{Hello, HelloReply, Refusal, Welcome},
+    limits::{AUTHENTICATE_WITHIN, FRAME_MAX},
+    net::{
+        carrier::{DialError, Dialed},
+        frame::FrameError,
+        stream::{self, FrameStream, RecvHalf, SendHalf, priority},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context,
+    backoff::Failure,
+    chain,
+    connect::{ConnectError, connect},
+    control,
+    enrol::{EnrolError, Purpose, enrol},
+    renewal::Renewal,
+};
+
+/// Time for the last packets of a line that this end closes.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub failure: Failure,
+    pub code: Code,
+    pub message: String,
+    /// Something was put right: the next attempt need not wait.
+    pub at_once: bool,
+}
+
+impl Ended {
+    pub(super) fn network(code: Code, message: impl Into<String>) -> Self {
+        Self { failure: Failure::Network, code, message: message.into(), at_once: false }
+    }
+
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let retry_after = Duration::from_millis(refusal.retry_after_ms.into());
+        Self {
+            failure: Failure::Refused { code: refusal.code, retry_after },
+            code: refusal.code,
+            message: refusal.message.clone(),
+            at_once: false,
+        }
+    }
+
+    /// The master closed the line with a code, or the network did.
+    pub(super) fn closed(reason: &quinn::ConnectionError) -> Self {
+        let code = stream::close_code(reason);
+        match reason {
+            quinn::ConnectionError::ApplicationClosed(_) => {
+                let message = code.meaning().unwrap_or("the master closed the line").to_owned();
+                Self::refused(&Refusal { code, message, retry_after_ms: 0 })
+            }
+            other => Self::network(code, other.to_string()),
+        }
+    }
+
+    fn put_right(code: Code, message: &str) -> Self {
+        Self { at_once: true, ..Self::network(code, message) }
+    }
+}
+
+/// Runs until the line ended or `shutdown` closed it. `connected` is cancelled when Welcome was read.
+pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shutdown: CancellationToken) -> Ended {
+    if let Err(ended) = prepare(&context).await {
+        return ended;
+    }
+    let Some(tls) = context.member.line_tls() else {
+        return Ended::network(Code::INTERNAL, "no certificate although enrolment succeeded");
+    };
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(error) => return Ended::network(Code::INTERNAL, chain(&error)),
+    };
+    let dialed = match connect(&context.dialer, &context.member.master, tls).await {
+        Ok(dialed) => dialed,
+        Err(error) => return of_connect(&error),
+    };
+    let ended = on_connection(&context, &dialed, connected, shutdown).await;
+    // The close frame goes out before the socket does; nobody waits for it longer than this.
+    let _ = tokio::time::timeout(CLOSE_WITHIN, dialed.endpoint.wait_idle()).await;
+    ended
+}
+
+/// A certificate is needed first, and one that surely ran out is renewed before it is refused.
+async fn prepare(context: &Context) -> Result<(), Ended> {
+    let purpose = match context.member.enrolment() {
+        None => Purpose::Enrol,
+        Some(enrolment) => {
+            let renewal = Renewal::of(enrolment.not_before_ms, enrolment.not_after_ms, 0.0);
+            if !renewal.has_expired(context.member.master_ms()) {
+                return Ok(());
+            }
+            Purpose::Renew
+        }
+    };
+    get_certificate(context, purpose).await
+}
+
+async fn get_certificate(context: &Context, purpose: Purpose) -> Result<(), Ended> {
+    match enrol(&context.member, &context.dialer, purpose).await {
+        Ok(()) => {
+            tracing::info!(agent = %context.member.agent_id, ?purpose, "the master issued a certificate");
+            Ok(())
+        }
+        Err(EnrolError::Refused(refusal)) => Err(Ended::refused(&refusal)),
+        Err(EnrolError::Connect(error)) => Err(of_connect(&error)),
+        Err(EnrolError::NoSecret) => {
+            let message = EnrolError::NoSecret.to_string();
+            Err(Ended::refused(&Refusal { code: Code::UNKNOWN_IDENTITY, message, retry_after_ms: 0 }))
+        }
+        Err(error) => Err(Ended::network(Code::INTERNAL, chain(&error))),
+    }
+}
+
+async fn on_connection(
+    context: &Arc<Context>,
+    dialed: &Dialed,
+    connected: CancellationToken,
+    shutdown: CancellationToken,
+) -> Ended {
+    let connection = &dialed.connection;
+    let greeted = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {
+            stream::close(connection, Code::SHUTDOWN);
+            return Ended::network(Code::SHUTDOWN, "the agent is shutting down");
+        }
+        greeted = tokio::time::timeout(AUTHENTICATE_WITHIN, hello(context, connection)) => greeted,
+    };
+    match greeted.unwrap_or(Err(FrameError::TooSlow(AUTHENTICATE_WITHIN))) {
+        Ok((control, HelloReply::Welcome(welcome))) => {
+            welcomed(context, &welcome).await;
+            connected.cancel();
+            control::serve(context, connection, control, &welcome, &shutdown).await
+        }
+        Ok((_, HelloReply::Refused(refusal))) => {
+            stream::close(connection, Code::DONE);
+            recover(context, refusal).await
+        }
+        Err(error) => match connection.close_reason() {
+            Some(quinn::ConnectionError::ApplicationClosed(close)) => {
+                let code = Code::from_u64(close.error_code.into_inner());
+                let message = code.meaning().unwrap_or("the master closed the connection").to_owned();
+                recover(context, Refusal { code, message, retry_after_ms: 0 }).await
+            }
+            Some(reason) => Ended::closed(&reason),
+            None => {
+                stream::close(connection, error.code());
+                Ended::network(error.code(), format!("no answer to Hello: {}", chain(&error)))
+            }
+        },
+    }
+}
+
+async fn hello(context: &Context, connection: &quinn::Connection) -> Result<(FrameStream, HelloReply), FrameError> {
+    let opened = connection.open_bi().await.map_err(|_| FrameError::Ended);
+    let (send, recv) = opened?;
+    let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
+    control.send.set_priority(priority::CONTROL);
+    let hello = Hello {
+        versions: VERSIONS.to_vec(),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        instance_id: context.instance_id,
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        hostname: hostname(),
+        capabilities: context.dispatch.policy.operations().into_iter().map(str::to_owned).collect(),
+        carrier: context.dialer.carrier,
+        keep_alive_ms: u32::try_from(context.dialer.tuning.keep_alive.as_millis()).unwrap_or(u32::MAX),
+    };
+    control.send.write_frame(&hello).await?;
+    let reply = control.recv.next().await?;
+    Ok((control, reply))
+}
+
+fn hostname() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    name[..name.floor_char_boundary(255)].to_owned()
+}
+
+async fn welcomed(context: &Context, welcome: &Welcome) {
+    context.dispatch.freshness.learn(welcome.master_time_ms);
+    let (member, master_ms) = (context.member.clone(), welcome.master_time_ms);
+    // A panic in there has been reported; the line does not depend on it.
+    let _ = tokio::task::spawn_blocking(move || member.keep_time(master_ms)).await;
+}
+
+/// What this agent can do about a refusal by itself: renew what ran out, enrol where it is not known and has a secret.
+async fn recover(context: &Context, refusal: Refusal) -> Ended {
+    let purpose = match refusal.code {
+        Code::CERTIFICATE_EXPIRED => Purpose::Renew,
+        Code::UNKNOWN_IDENTITY | Code::CERTIFICATE_REQUIRED | Code::REMOVED if context.member.secret().is_some() => {
+            Purpose::Enrol
+        }
+        _ => return Ended::refused(&refusal),
+    };
+    match get_certificate(context, purpose).await {
+        Ok(()) => Ended::put_right(refusal.code, &refusal.message),
+        Err(ended) => ended,
+    }
+}
+
+fn of_connect(error: &ConnectError) -> Ended {
+    let message = chain(error);
+    match error {
+        ConnectError::Dial(DialError::Connect { source, .. }) => match source {
+            quinn::ConnectionError::ApplicationClosed(_) => Ended::closed(source),
+            quinn::ConnectionError::TransportError(_) => {
+                Ended::network(Code::LINE_LOST, format!("{message}; is this the pinned master?"))
+            }
+            other => Ended::network(stream::close_code(other), message),
+        },
+        ConnectError::Dial(DialError::Silent { .. }) => Ended::network(Code::SILENT, message),
+        ConnectError::Dial(DialError::Endpoint(_) | DialError::Start { .. })
+        | ConnectError::Resolve { .. }
+        | ConnectError::ResolveTooSlow(_)
+        | ConnectError::NoAddress(_) => Ended::network(Code::LINE_LOST, message),
+    }
+}

@@ -1,0 +1,170 @@
+//! Who this agent is to its master: key, certificate, pin, address. Merges what the owner configured with what an earlier
+//! enrolment left, and keeps what a new one brings.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use certs::{
+    identity::{AgentKey, IdentityError, peer_identity},
+    join::Pin,
+    tls::{self, TlsError},
+};
+use proto::{enrol::Issued, id::AgentId};
+use rustls::ClientConfig;
+use secrecy::SecretString;
+
+use crate::{
+    config::{Join, address::MasterAddress},
+    freshness::Freshness,
+    state::{Enrolment, FolderError, StateDir},
+};
+
+/// The day this version was made, Unix milliseconds: no certificate is judged by an earlier time, however wrong the
+/// machine's clock is.
+const MADE_ON_MS: i64 = 1_795_305_600_000;
+
+/// Why this agent cannot even try.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("not enrolled, and the configuration lacks {}; paste what `landline agents add` prints, or use `landline-agent enrol TOKEN`", .0.join(", "))]
+    Incomplete(Vec<&'static str>),
+    #[error("enrolled as {enrolled}, configured as {configured}; to change, configure the new agent's secret as well")]
+    OtherAgent { enrolled: AgentId, configured: AgentId },
+    #[error(
+        "enrolled with another master than the configured one (its pin differs); to change, configure the new secret as well"
+    )]
+    OtherMaster,
+}
+
+/// A reply to enrolment that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOurs {
+    #[error("the certificate cannot be read")]
+    Unreadable(#[from] IdentityError),
+    #[error("the certificate is for {0}, not for this agent")]
+    OtherAgent(AgentId),
+    #[error("the certificate is for another key")]
+    OtherKey,
+    #[error("the certificate cannot be kept")]
+    Keep(#[from] FolderError),
+}
+
+#[derive(Debug)]
+pub struct Member {
+    pub master: MasterAddress,
+    pub pin: Pin,
+    pub agent_id: AgentId,
+    secret: Option<SecretString>,
+    key: AgentKey,
+    state: StateDir,
+    freshness: Arc<Freshness>,
+    enrolment: Mutex<Option<Enrolment>>,
+}
+
+impl Member {
+    pub fn new(state: StateDir, join: Join, freshness: Arc<Freshness>) -> Result<Self, MemberError> {
+        let key = state.key()?;
+        let enrolment = fitting(state.enrolment()?, &join)?;
+        let known = |missing: &'static str| enrolment.as_ref().ok_or(missing);
+        let master = join.master.ok_or("master").or_else(|missing| known(missing).map(|known| known.master.clone()));
+        let pin = join.pin.ok_or("master_pin").or_else(|missing| known(missing).map(|known| known.pin));
+        let agent_id =
+            join.agent_id.ok_or("agent_id").or_else(|missing| known(missing).map(|known| known.agent_id.clone()));
+        let secret = join.secret.as_ref().map(drop).ok_or("agent_secret").or_else(|missing| known(missing).map(drop));
+        match (master, pin, agent_id, secret) {
+            (Ok(master), Ok(pin), Ok(agent_id), Ok(())) => {
+                let enrolment = Mutex::new(enrolment);
+                Ok(Self { master, pin, agent_id, secret: join.secret, key, state, freshness, enrolment })
+            }
+            (master, pin, agent_id, secret) => {
+                let missing = [master.err(), pin.err(), agent_id.err(), secret.err()];
+                Err(MemberError::Incomplete(missing.into_iter().flatten().collect()))
+            }
+        }
+    }
+
+    /// The secret, where the owner configured one.
+    pub fn secret(&self) -> Option<&SecretString> {
+        self.secret.as_ref()
+    }
+
+    pub fn enrolment(&self) -> Option<Enrolment> {
+        self.lock().clone()
+    }
+
+    pub fn csr_der(&self) -> Result<Vec<u8>, certs::identity::KeyError> {
+        self.key.csr_der()
+    }
+
+    /// TLS for a line; `None` before enrolment.
+    pub fn line_tls(&self) -> Option<Result<Arc<ClientConfig>, TlsError>> {
+        let enrolment = self.enrolment()?;
+        Some(tls::agent_line_config(&self.pin, &self.key, &enrolment.certificate_der, self.at_least_ms()))
+    }
+
+    /// TLS for a first enrolment, which presents nothing, or for a renewal, which presents the certificate it renews.
+    pub fn enrol_tls(&self, renewal: bool) -> Result<Arc<ClientConfig>, TlsError> {
+        let enrolment = self.enrolment().filter(|_| renewal);
+        let client = enrolment.as_ref().map(|enrolment| (&self.key, enrolment.certificate_der.as_slice()));
+        tls::agent_enrol_config(&self.pin, client, self.at_least_ms())
+    }
+
+    /// Checks that a certificate is this agent's, and keeps it. Blocks on the disk.
+    pub fn keep(&self, issued: &Issued) -> Result<(), NotOurs> {
+        let identity = peer_identity(&issued.certificate_der)?;
+        if identity.agent_id != self.agent_id {
+            return Err(NotOurs::OtherAgent(identity.agent_id));
+        }
+        if identity.key_sha256 != self.key.key_sha256() {
+            return Err(NotOurs::OtherKey);
+        }
+        let enrolment = Enrolment {
+            master: self.master.clone(),
+            pin: self.pin,
+            agent_id: self.agent_id.clone(),
+            certificate_der: issued.certificate_der.clone(),
+            not_before_ms: identity.not_before_ms,
+            not_after_ms: identity.not_after_ms,
+        };
+        self.state.save_enrolment(&enrolment)?;
+        *self.lock() = Some(enrolment);
+        Ok(())
+    }
+
+    /// Keeps the master's time for a next start with a dead clock. Blocks on the disk.
+    pub fn keep_time(&self, master_ms: i64) {
+        if let Err(error) = self.state.save_master_ms(master_ms) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the master's time was not stored");
+        }
+    }
+
+    /// The master's time: as it runs, else as it was last told; 0 if it never was.
+    pub fn master_ms(&self) -> i64 {
+        self.freshness.master_ms().unwrap_or_else(|| self.state.master_ms())
+    }
+
+    fn at_least_ms(&self) -> i64 {
+        self.master_ms().max(MADE_ON_MS)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Enrolment>> {
+        self.enrolment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stored enrolment, if it is the configured agent's with the configured master. One that is not is only given up
+/// where a secret for the new one is at hand.
+fn fitting(stored: Option<Enrolment>, join: &Join) -> Result<Option<Enrolment>, MemberError> {
+    let Some(stored) = stored else { return Ok(None) };
+    let other_agent = join.agent_id.as_ref().filter(|configured| **configured != stored.agent_id);
+    let other_master = join.pin.as_ref().is_some_and(|pin| *pin != stored.pin);
+    match (other_agent, other_master, &join.secret) {
+        (None, false, _) => Ok(Some(stored)),
+        (_, _, Some(_)) => Ok(None),
+        (Some(configured), _, None) => {
+            Err(MemberError::OtherAgent { enrolled: stored.agent_id, configured: configured.clone() })
+        }
+        (None, true, None) => Err(MemberError::OtherMaster),
+    }
+}

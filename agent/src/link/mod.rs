@@ -1,0 +1,170 @@
+//! The line to the master: gets it, keeps it, gets it back, for ever. One attempt at a time, each in a task of its own
+//! under a watchdog; between attempts the wait that [`backoff`] names.
+
+pub mod backoff;
+mod connect;
+mod control;
+pub mod enrol;
+mod history;
+mod line;
+pub mod member;
+mod renewal;
+pub mod status;
+
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use proto::{code::Code, id::InstanceId, net::carrier::Dialer};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use self::{
+    backoff::{Backoff, Failure, STABLE_AFTER},
+    history::History,
+    line::Ended,
+    member::Member,
+    status::{LineStatus, StatusSender},
+};
+use crate::{dispatch::Dispatch, service::stats::Sampler};
+
+/// An attempt that neither connected nor failed by then hangs, and is replaced. Longer than all its own deadlines.
+const CONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// Attempts in a row that may follow at once because something was put right; more means that it was not.
+const AT_ONCE_MAX: u32 = 2;
+
+/// What the parts of a line share. One per process.
+#[derive(Debug)]
+pub struct Context {
+    pub member: Arc<Member>,
+    pub dialer: Dialer,
+    pub dispatch: Arc<Dispatch>,
+    pub sampler: Sampler,
+    pub status: StatusSender,
+    instance_id: InstanceId,
+    history: Mutex<History>,
+}
+
+impl Context {
+    pub fn new(
+        member: Arc<Member>,
+        dialer: Dialer,
+        dispatch: Arc<Dispatch>,
+        sampler: Sampler,
+        status: StatusSender,
+    ) -> Self {
+        let (instance_id, history) = (InstanceId::random(), Mutex::default());
+        Self { member, dialer, dispatch, sampler, status, instance_id, history }
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, line: LineStatus) {
+        self.status.send_modify(|status| status.line = line);
+    }
+}
+
+/// Keeps a line until `shutdown`; then says goodbye and returns.
+pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
+    let mut backoff = Backoff::default();
+    let mut at_once = 0;
+    while !shutdown.is_cancelled() {
+        context.tell(LineStatus::Connecting);
+        let (ended, up_for) = attempt(&context, &shutdown, CONNECT_WITHIN).await;
+        if shutdown.is_cancelled() {
+            break;
+        }
+        context.history().add(ended.code, &ended.message);
+        if up_for.is_some_and(|time| time >= STABLE_AFTER) {
+            backoff.succeeded();
+        }
+        at_once = if ended.at_once { at_once + 1 } else { 0 };
+        let wait = if ended.at_once && at_once <= AT_ONCE_MAX {
+            Duration::ZERO
+        } else {
+            backoff.after(failure_of(&ended), rand::random())
+        };
+        tell_wait(&context, &ended, up_for, wait);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    context.tell(LineStatus::Stopped);
+}
+
+/// What was put right too often was not put right.
+fn failure_of(ended: &Ended) -> Failure {
+    if ended.at_once { Failure::Refused { code: ended.code, retry_after: Duration::ZERO } } else { ended.failure }
+}
+
+/// One attempt under the watchdog, and how long its line was up if it ever was.
+async fn attempt(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+    connect_within: Duration,
+) -> (Ended, Option<Duration>) {
+    let connected = CancellationToken::new();
+    let run = line::run(context.clone(), connected.clone(), shutdown.clone());
+    supervised(run, &connected, shutdown, connect_within).await
+}
+
+/// A task that hangs before it connected is dropped; one that panicked counts as a failure like any other.
+async fn supervised(
+    run: impl Future<Output = Ended> + Send + 'static,
+    connected: &CancellationToken,
+    shutdown: &CancellationToken,
+    connect_within: Duration,
+) -> (Ended, Option<Duration>) {
+    let mut task = AbortOnDropHandle::new(tokio::spawn(run));
+    let mut up_since = None;
+    loop {
+        let ended = tokio::select! {
+            biased;
+            ended = &mut task => ended,
+            () = connected.cancelled(), if up_since.is_none() => {
+                up_since = Some(Instant::now());
+                continue;
+            }
+            // Before the line is up nobody hears a goodbye.
+            () = shutdown.cancelled(), if up_since.is_none() => {
+                return (Ended::network(Code::SHUTDOWN, "the agent is shutting down"), None);
+            }
+            () = tokio::time::sleep(connect_within), if up_since.is_none() => {
+                let message = "the attempt neither connected nor failed in time and was given up";
+                return (Ended::network(Code::TOO_SLOW, message), None);
+            }
+        };
+        let panicked = |_| Ended::network(Code::INTERNAL, "the connect task failed; the agent's log says why");
+        return (ended.unwrap_or_else(panicked), up_since.map(|since| since.elapsed()));
+    }
+}
+
+fn tell_wait(context: &Context, ended: &Ended, up_for: Option<Duration>, wait: Duration) {
+    let (code, reason) = (ended.code.to_string(), ended.message.as_str());
+    match up_for {
+        Some(up_for) => tracing::warn!(code, ?reason, ?up_for, ?wait, "the line ended; connecting again"),
+        None => tracing::warn!(code, ?reason, ?wait, "no line; trying again"),
+    }
+    let next = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
+    let next_attempt = next.to_string();
+    context.tell(LineStatus::Waiting { code, reason: reason.to_owned(), next_attempt });
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &(dyn Error + '_)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

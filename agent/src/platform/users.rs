@@ -1,0 +1,63 @@
+//! Users of this machine, from its passwd file.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+const PASSWD: &str = "/etc/passwd";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+    pub shell: String,
+}
+
+/// A user by name or by number.
+pub fn find(name: &str) -> Option<User> {
+    find_in(Path::new(PASSWD), |user| user.name == name || user.uid.to_string() == name)
+}
+
+/// The user this process runs as.
+pub fn current() -> Option<User> {
+    let uid = rustix::process::geteuid().as_raw();
+    find_in(Path::new(PASSWD), |user| user.uid == uid)
+}
+
+/// The names of all users, by number.
+pub fn names() -> BTreeMap<u32, String> {
+    let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
+    text.lines().filter_map(read_line).map(|user| (user.uid, user.name)).collect()
+}
+
+fn find_in(passwd: &Path, wanted: impl Fn(&User) -> bool) -> Option<User> {
+    std::fs::read_to_string(passwd).ok()?.lines().filter_map(read_line).find(wanted)
+}
+
+fn read_line(line: &str) -> Option<User> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+    Some(User {
+        name: name.to_owned(),
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        home: home.into(),
+        shell: shell.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_by_name_and_number() {
+        assert_eq!(find("root"), find("0"));
+        assert_eq!(find("root").map(|user| user.uid), Some(0));
+        assert_eq!(find("no such user"), None);
+        assert_eq!(read_line("broken:line"), None);
+    }
+}
