@@ -12,6 +12,8 @@ mod probe;
 mod reason;
 mod row;
 mod service;
+#[cfg(test)]
+mod tests;
 mod tls_probe;
 
 pub use error::{ActError, CreateError, ExtendError, StartError};
