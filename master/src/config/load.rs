@@ -248,6 +248,28 @@ mod tests {
         }
     }
 
+    /// The example names every key, and what it sets is the default.
+    #[test]
+    fn the_example_is_complete_and_true() {
+        let example = include_str!("../../../deploy/landline.example.toml");
+        let defaults = parse("", &[]).unwrap().config;
+        assert_eq!(format!("{:?}", parse(example, &[]).unwrap().config), format!("{defaults:?}"));
+        // With the optional ones set as well, nothing is unknown.
+        let all: String = example.lines().map(|line| uncommented(line).to_owned() + "\n").collect();
+        parse(&all, &[]).unwrap();
+        let table: toml::Table = all.parse().unwrap();
+        let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
+        assert_eq!(named, 30, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+    }
+
+    /// `# key = value` without its `# `.
+    fn uncommented(line: &str) -> &str {
+        let setting = line.strip_prefix("# ").filter(|rest| {
+            rest.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        });
+        setting.unwrap_or(line)
+    }
+
     /// `None` where the default is unset.
     fn show_default(show: fn(&Config) -> String) -> Option<String> {
         let config = parse("", &[]).unwrap().config;

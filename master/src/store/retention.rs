@@ -24,6 +24,17 @@ pub struct Retention {
     pub credentials: Duration,
 }
 
+/// How long an `Idempotency-Key` is remembered, and how long a dead credential.
+const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
+const CREDENTIALS_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+impl From<&crate::config::Retention> for Retention {
+    fn from(config: &crate::config::Retention) -> Self {
+        let (idempotency, credentials) = (IDEMPOTENCY_KEPT, CREDENTIALS_KEPT);
+        Self { events: config.events, audit: config.audit, tunnels: config.tunnels, idempotency, credentials }
+    }
+}
+
 /// Rows removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {

@@ -42,7 +42,7 @@ where
 }
 
 /// The URL with a schema of its own. The cluster is thrown away as a whole, and its schemas with it.
-fn schema_url() -> Option<String> {
+pub(super) fn schema_url() -> Option<String> {
     let url = std::env::var(POSTGRES_URL).ok().filter(|url| !url.is_empty())?;
     let join = if url.contains('?') { '&' } else { '?' };
     let schema = format!("t{}", Uuid::new_v4().simple());

@@ -4,6 +4,7 @@ mod agents;
 mod audit;
 mod engines;
 mod enrolments;
+mod outage;
 mod rows;
 mod tunnels;
 
