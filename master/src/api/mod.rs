@@ -1,8 +1,93 @@
 //! The HTTP API of the internal socket: extract → domain → map. Owns routes, shapes and errors; decides nothing about
 //! agents or tunnels itself.
 
+mod agents;
+mod commands;
 pub mod dto;
+mod events;
+mod exec;
 pub mod extract;
+mod failure;
+mod gate;
 pub mod guard;
+mod health;
+mod once;
+pub mod openapi;
+mod panel;
 pub mod problem;
+pub mod routes;
 pub mod server;
+pub mod state;
+mod tokens;
+mod tunnels;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::{
+    guard::{Hosts, check_host, problems_everywhere},
+    problem::Kind,
+    state::Api,
+};
+
+/// Everything the internal socket serves.
+pub fn router(api: Api) -> Router {
+    let hosts = Hosts::new(&api.settings.hosts);
+    let (described, document) = described().split_for_parts();
+    let document = openapi::finish(document);
+    let panics = api.clone();
+    let router = described
+        .merge(panel::router())
+        .merge(health::router())
+        .route("/api/v1/openapi.json", axum::routing::get(openapi::serve))
+        .layer(axum::Extension(openapi::Document::new(&document)))
+        .route_layer(middleware::from_fn_with_state(api.clone(), gate::pass))
+        .fallback(|| async { Kind::NotFound.problem("there is no such path; see docs/API.md") })
+        .with_state(api);
+    around(router, hosts, move || panics.metrics.panicked())
+}
+
+/// What every listener has around its routes. `panicked` is called for each handler that panicked.
+fn around(router: Router, hosts: Hosts, panicked: impl Fn() + Clone + Send + Sync + 'static) -> Router {
+    let caught = move |panic: Box<dyn std::any::Any + Send>| {
+        panicked();
+        axum::response::IntoResponse::into_response(guard::panicked(panic.as_ref()))
+    };
+    router
+        .layer(CatchPanicLayer::custom(caught))
+        // Bodies are bounded by the extractors, with a problem in place of bare text.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(hosts, check_host))
+        .layer(middleware::from_fn(problems_everywhere))
+}
+
+/// The metrics socket: one path, the same guards.
+pub fn metrics_router(metrics: std::sync::Arc<crate::metrics::Metrics>, hosts: &[String]) -> Router {
+    let panics = metrics.clone();
+    let router = Router::new()
+        .route("/metrics", axum::routing::get(health::metrics))
+        .fallback(|| async { Kind::NotFound.problem("metrics are at /metrics") })
+        .with_state(metrics);
+    around(router, Hosts::new(hosts), move || panics.panicked())
+}
+
+/// The documented routes: what the OpenAPI document is made from.
+fn described() -> OpenApiRouter<Api> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::show, agents::change, agents::remove))
+        .routes(routes!(agents::timeline))
+        .routes(routes!(agents::secret))
+        .routes(routes!(commands::call))
+        .routes(routes!(exec::start))
+        .routes(routes!(exec::cancel))
+        .routes(routes!(tunnels::list, tunnels::create))
+        .routes(routes!(tunnels::show, tunnels::close))
+        .routes(routes!(tunnels::heartbeat))
+        .routes(routes!(tunnels::extend))
+        .routes(routes!(events::follow))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke));
+    OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", v1)
+}

@@ -66,7 +66,10 @@ problems! {
     TunnelClosed CONFLICT "tunnel_closed" "The tunnel is over";
     Stale CONFLICT "stale" "The timestamp is too far from the master's time";
     Replayed CONFLICT "replayed" "This id was used before";
-    PortsExhausted SERVICE_UNAVAILABLE "ports_exhausted" "No port of the range is free";
+    NotExtendable CONFLICT "not_extendable" "The tunnel cannot live longer";
+    SpawnFailed UNPROCESSABLE_ENTITY "spawn_failed" "The program could not be started";
+    AgentRefused UNPROCESSABLE_ENTITY "agent_refused" "The agent does not take this request";
+    PortsExhausted CONFLICT "ports_exhausted" "No port of the range is free";
     TooLarge PAYLOAD_TOO_LARGE "too_large" "The body is too large";
     MediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body must be application/json";
     Misdirected MISDIRECTED_REQUEST "misdirected" "This host name is not served here";

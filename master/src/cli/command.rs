@@ -37,6 +37,7 @@ impl Call {
             action: Some(action.to_owned()),
             timestamp: output::now_ms(),
             payload,
+            timeout_s: None,
         };
         let path = format!("/agents/{}/commands", segment(&self.agent));
         let reply: CommandReply = context.client.post(&path, &call).await?;
@@ -44,8 +45,9 @@ impl Call {
             output::line(&serde_json::to_string_pretty(&reply)?)?;
         } else if reply.status == CommandStatus::Success {
             output::line(&serde_json::to_string_pretty(&reply.data)?)?;
-        } else if let Some(error) = &reply.error {
-            eprintln!("landline: {} ({})", output::plain(&error.message), output::plain(&error.code));
+        } else {
+            let (error, code) = (reply.error.as_deref().unwrap_or("-"), reply.code.as_deref().unwrap_or("-"));
+            eprintln!("landline: {} ({})", output::plain(error), output::plain(code));
         }
         Ok(if reply.status == CommandStatus::Success { ExitCode::SUCCESS } else { FAILED.into() })
     }

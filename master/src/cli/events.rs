@@ -69,7 +69,7 @@ impl Events {
         while let Some(piece) = response.chunk().await.map_err(|error| context.client.cut(&error))? {
             for data in reader.push(&piece)? {
                 let event: Event = serde_json::from_str(&data)?;
-                self.since = Some(event.cursor.clone());
+                self.since = Some(event.id.to_string());
                 if self.agent.is_some() && self.agent != event.agent_id {
                     continue;
                 }
@@ -90,7 +90,9 @@ fn show(format: Format, event: &Event, data: &str) -> anyhow::Result<()> {
         Format::Table => {
             let subject = [event.agent_id.as_deref(), event.tunnel_id.as_deref()];
             let subject = subject.into_iter().flatten().collect::<Vec<_>>().join(" ");
-            let line = format!("{} {:<24} {subject} {}", event.at.0, event.kind, event.detail);
+            let reason = event.reason.as_deref().unwrap_or_default();
+            let detail = if event.detail.is_null() { String::new() } else { event.detail.to_string() };
+            let line = format!("{} {:<20} {subject} {reason} {detail}", event.at.0, event.kind);
             output::plain(line.trim_end())
         }
     };

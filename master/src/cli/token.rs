@@ -25,7 +25,7 @@ pub(super) struct Token {
 enum Command {
     /// Create a token; its secret is shown once
     #[command(
-        after_help = "Example:\n  landline token create panel --permission tunnels.write,agents.read --expires 30d"
+        after_help = "Example:\n  landline token create panel --permission tunnels:write,agents:read --expires 30d"
     )]
     Create {
         /// Whose token it is, and what for
@@ -84,9 +84,9 @@ fn show(rows: &[Row]) -> String {
             output::plain(&row.name),
             row.permissions.join(","),
             or_dash(row.selector.as_ref()),
-            output::relative(row.last_used_at.as_ref(), now),
             output::relative(row.expires_at.as_ref(), now),
+            output::relative(row.revoked_at.as_ref(), now),
         ]
     });
-    output::table(&["TOKEN", "NAME", "PERMISSIONS", "SELECTOR", "LAST USED", "EXPIRES"], rows)
+    output::table(&["TOKEN", "NAME", "PERMISSIONS", "SELECTOR", "EXPIRES", "REVOKED"], rows)
 }

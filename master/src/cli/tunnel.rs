@@ -184,8 +184,9 @@ async fn settled(context: &Context, id: &str) -> anyhow::Result<Row> {
 }
 
 fn over(row: &Row) -> String {
-    let probe = row.probe.as_ref().map(|probe| format!(": {}", output::plain(&probe.detail))).unwrap_or_default();
-    format!("tunnel {} ended: {} ({}){probe}", row.id, word(&row.status), or_dash(row.closed_reason.as_ref()))
+    let probe = if row.probe.is_null() { String::new() } else { format!("; probe: {}", row.probe) };
+    let reason = or_dash(row.closed_reason.as_ref());
+    output::plain(&format!("tunnel {} ended: {} ({reason}){probe}", row.id, word(&row.status)))
 }
 
 /// Beats until the master says that the tunnel is over, or cannot be reached for so long that it must be.
@@ -212,22 +213,16 @@ async fn beat(context: &Context, id: &str) -> anyhow::Result<()> {
 }
 
 async fn list(context: &Context, mut filter: TunnelFilter, all: bool) -> anyhow::Result<Vec<Row>> {
-    let wanted: &[Option<TunnelStatus>] =
-        if all { &[None] } else { &[Some(TunnelStatus::Active), Some(TunnelStatus::Pending)] };
+    filter.open = (!all).then_some(true);
     let mut rows = Vec::new();
-    for status in wanted {
-        filter.status = *status;
-        filter.cursor = None;
-        loop {
-            let page: Page<Row> = context.client.get("/tunnels", &filter).await?;
-            rows.extend(page.items);
-            filter.cursor = page.next_cursor;
-            if filter.cursor.is_none() {
-                break;
-            }
+    loop {
+        let page: Page<Row> = context.client.get("/tunnels", &filter).await?;
+        rows.extend(page.items);
+        filter.cursor = page.next_cursor;
+        if filter.cursor.is_none() {
+            return Ok(rows);
         }
     }
-    Ok(rows)
 }
 
 fn show(rows: &[Row]) -> String {
@@ -238,7 +233,7 @@ fn show(rows: &[Row]) -> String {
             row.agent_id.clone(),
             host_port(&row.target),
             word(&row.status),
-            word(&row.health.state),
+            word(&row.health),
             row.listen.clone(),
             row.connections_open.to_string(),
             output::bytes(row.bytes_in),

@@ -24,8 +24,12 @@ pub struct CommandCall {
     #[schema(minimum = 0)]
     pub timestamp: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub payload: Option<Value>,
+    /// How long the agent may work on it, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 600)]
+    pub timeout_s: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -42,13 +46,10 @@ pub struct CommandReply {
     pub request_id: String,
     pub status: CommandStatus,
     /// The action's answer; null on error.
+    #[schema(value_type = Option<Value>)]
     pub data: Value,
-    pub error: Option<CommandError>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct CommandError {
-    /// A code word such as `unknown_action`.
-    pub code: String,
-    pub message: String,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+    /// The same for programs: a code word such as `unknown_action`.
+    pub code: Option<String>,
 }

@@ -6,17 +6,20 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Time;
 
-/// Something that happened. Cursors grow; reading on from one misses nothing that is still kept.
+/// Something that happened. Ids grow; reading on from one misses nothing that is still kept.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    pub cursor: String,
+    /// Its place in the stream, and the cursor to read on from.
+    pub id: u64,
     pub at: Time,
-    /// A word such as `agent.connected` or `tunnel.active`.
+    /// A word such as `agent.online` or `tunnel.active`.
     pub kind: String,
     pub agent_id: Option<String>,
     pub tunnel_id: Option<String>,
-    /// More about it; its fields depend on `kind`.
-    #[schema(value_type = Object)]
+    /// The word of a code, where there is one.
+    pub reason: Option<String>,
+    /// More about it: an object whose fields depend on `kind`, or null.
+    #[schema(value_type = Option<Object>)]
     pub detail: Value,
 }
 
@@ -36,7 +39,7 @@ pub struct EventQuery {
 pub struct PageQuery {
     /// Items per page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(minimum = 1, maximum = 500)]
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]

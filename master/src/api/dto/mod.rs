@@ -38,7 +38,7 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
-/// Labels: at most 32, names `[A-Za-z0-9][A-Za-z0-9._/-]{0,62}`, values up to 255 printable characters without commas.
+/// Labels by name; the bounds stand in `store::labels`.
 pub type Labels = BTreeMap<String, String>;
 
 /// What is wrong with a field, for people.
@@ -52,11 +52,6 @@ pub struct Invalid {
 /// `Err` naming `field` unless `holds`.
 pub(crate) fn ensure(holds: bool, field: &'static str, problem: &str) -> Result<(), Invalid> {
     if holds { Ok(()) } else { Err(Invalid { field, problem: problem.to_owned() }) }
-}
-
-/// Whether a text is fit for storing and showing: no control characters, NUL among them.
-pub(crate) fn printable(text: &str) -> bool {
-    !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -58,8 +58,11 @@ pub struct Tunnel {
     pub agent_id: String,
     pub target: Target,
     pub status: TunnelStatus,
-    /// Whether the target answers: `unknown`, `ok` or `failing`.
+    /// Whether the target answers.
     pub health: Health,
+    pub health_since: Option<Time>,
+    /// Why, while failing: a word such as `target_refused`.
+    pub health_reason: Option<String>,
     /// Why it ended, once it did: a code word.
     pub closed_reason: Option<String>,
     /// `127.0.0.1:PORT`, or the path of a unix socket.
@@ -78,32 +81,18 @@ pub struct Tunnel {
     pub connections_open: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub probe: Option<Probe>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Health {
-    pub state: HealthState,
-    /// Since when, while failing.
-    pub since: Option<Time>,
-    /// Why, while failing.
-    pub reason: Option<String>,
+    /// What the last probe through the tunnel found: an object, or null.
+    #[schema(value_type = Option<Object>)]
+    pub probe: serde_json::Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum HealthState {
+pub enum Health {
+    /// Not probed yet.
     Unknown,
     Ok,
     Failing,
-}
-
-/// What the last probe through the tunnel found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Probe {
-    pub at: Time,
-    pub ok: bool,
-    pub detail: String,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -117,7 +106,7 @@ pub struct NewTunnel {
     pub standing: bool,
     /// Seconds until it expires; the master's limit otherwise. Not for standing tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86400)]
+    #[schema(minimum = 1, maximum = 31536000)]
     pub ttl_s: Option<u32>,
     /// False: nobody will beat; it lives until it expires or is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,7 +131,7 @@ pub enum Listen {
 pub struct TunnelFilter {
     /// Items per page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(minimum = 1, maximum = 500)]
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,6 +143,9 @@ pub struct TunnelFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub status: Option<TunnelStatus>,
+    /// True: only pending and active ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
@@ -178,6 +170,6 @@ pub struct KeepAlive {
 pub struct Extend {
     /// New time to live, seconds from now; capped by configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86400)]
+    #[schema(minimum = 1, maximum = 31536000)]
     pub ttl_s: Option<u32>,
 }

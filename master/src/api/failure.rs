@@ -1,0 +1,205 @@
+//! What the rooms below may fail with, as problems. The one place where an error becomes a status.
+
+use proto::code::Code;
+
+use super::{
+    extract::not_found,
+    problem::{Kind, Problem},
+};
+use crate::{
+    access::{BadLabels, BadPermission, CreateTokenError, Denied},
+    command::CallError,
+    fleet::OpenError,
+    session::exec::ExecError,
+    store::{
+        StoreError,
+        agents::{AddAgentError, PatchAgentError},
+    },
+    tunnel::{ActError, CreateError, ExtendError, ports::PortError},
+};
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Permission(_) => Kind::Forbidden.problem(denied.to_string()),
+            Denied::Hidden => not_found(),
+        }
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Busy | StoreError::Full | StoreError::Unavailable(_) => {
+                tracing::warn!(error = %chain(error), "the database refused a request of the API");
+                Kind::StoreUnavailable.problem(error.to_string()).retry_after(1)
+            }
+            StoreError::BadCursor => Kind::Invalid.problem(error.to_string()),
+            StoreError::Exists => Kind::Conflict.problem(error.to_string()),
+            StoreError::Corrupt(_) | StoreError::Statement(_) => {
+                tracing::error!(error = %chain(error), "the database failed a request of the API");
+                Kind::Internal.problem("the master failed on this request; its log says why")
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<BadLabels> for Problem {
+    fn from(error: BadLabels) -> Self {
+        Kind::Invalid.problem(error.to_string())
+    }
+}
+
+impl From<BadPermission> for Problem {
+    fn from(error: BadPermission) -> Self {
+        Kind::Invalid.problem(error.to_string())
+    }
+}
+
+impl From<AddAgentError> for Problem {
+    fn from(error: AddAgentError) -> Self {
+        match error {
+            AddAgentError::Exists | AddAgentError::ExternalIdTaken => Kind::Conflict.problem(error.to_string()),
+            AddAgentError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PatchAgentError> for Problem {
+    fn from(error: PatchAgentError) -> Self {
+        match error {
+            PatchAgentError::NotFound => not_found(),
+            PatchAgentError::ExternalIdTaken => Kind::Conflict.problem(error.to_string()),
+            PatchAgentError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreateTokenError> for Problem {
+    fn from(error: CreateTokenError) -> Self {
+        match error {
+            CreateTokenError::Name | CreateTokenError::NoPermission | CreateTokenError::TooLong(_) => {
+                Kind::Invalid.problem(error.to_string())
+            }
+            CreateTokenError::Permissions(_) => Kind::Forbidden.problem(error.to_string()),
+            CreateTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        match &error {
+            OpenError::Offline => {
+                Kind::AgentOffline.problem("the agent is not connected; `landline agents info` says since when and why")
+            }
+            OpenError::Lost => Kind::AgentOffline.problem("the line was lost before the agent took it; try again"),
+            OpenError::Refused(refused) => refusal(refused.code, &refused.message),
+            OpenError::TooSlow(_) => Kind::AgentTimeout.problem(error.to_string()),
+            OpenError::Busy => Kind::Busy.problem(error.to_string()).retry_after(1),
+            OpenError::Broken(_) => Kind::AgentFailed.problem(error.to_string()),
+        }
+    }
+}
+
+/// What an agent answered in place of doing it.
+fn refusal(code: Code, message: &str) -> Problem {
+    let kind = match code {
+        Code::POLICY => Kind::Policy,
+        Code::REPLAYED => Kind::Replayed,
+        Code::STALE => Kind::Stale,
+        Code::BUSY => Kind::Busy,
+        Code::SPAWN_FAILED => Kind::SpawnFailed,
+        Code::INVALID | Code::UNKNOWN_OPERATION | Code::MALFORMED | Code::TOO_LARGE => Kind::AgentRefused,
+        _ => Kind::AgentFailed,
+    };
+    let text = if message.is_empty() { code.meaning().unwrap_or("the agent gave an unknown code") } else { message };
+    kind.problem(text)
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NotFresh(not_fresh) => match not_fresh.code() {
+                Code::REPLAYED => Kind::Replayed.problem("a command with this id was sent before; take a new id"),
+                Code::STALE => {
+                    Kind::Stale.problem(format!("{not_fresh}; set this machine's clock and send the present time"))
+                }
+                _ => Kind::Busy.problem(not_fresh.to_string()).retry_after(30),
+            },
+            CallError::BadId | CallError::BadName | CallError::PayloadTooLarge => {
+                Kind::Invalid.problem(error.to_string())
+            }
+            CallError::Open(error) => error.into(),
+            CallError::Store(error) => error.into(),
+            CallError::OutcomeUnknown => Kind::AgentTimeout.problem(error.to_string()),
+        }
+    }
+}
+
+impl From<ExecError> for Problem {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::TooLarge => Kind::TooLarge.problem(error.to_string()),
+            ExecError::Open(error) => error.into(),
+            ExecError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreateError> for Problem {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Invalid(_) | CreateError::TtlTooLong { .. } => Kind::Invalid.problem(error.to_string()),
+            CreateError::UnknownAgent => not_found(),
+            CreateError::Suspended => Kind::AgentSuspended.problem(error.to_string()),
+            CreateError::KeyReused => Kind::KeyReused.problem(error.to_string()),
+            CreateError::Stopping => Kind::ShuttingDown.problem(error.to_string()).retry_after(5),
+            CreateError::Port(error) => port(&error),
+            CreateError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn port(error: &PortError) -> Problem {
+    tracing::warn!(error = %chain(error), "no listener for a tunnel");
+    Kind::PortsExhausted.problem(format!("{error}; close tunnels, or widen `tunnel.port_range`"))
+}
+
+impl From<ActError> for Problem {
+    fn from(error: ActError) -> Self {
+        match error {
+            ActError::Unknown => not_found(),
+            ActError::Ended => Kind::TunnelClosed.problem("the tunnel is over; open a new one"),
+            ActError::TooSlow => Kind::Busy.problem(error.to_string()).retry_after(1),
+            ActError::Store(error) => Self::from(error.as_ref()),
+        }
+    }
+}
+
+impl From<ExtendError> for Problem {
+    fn from(error: ExtendError) -> Self {
+        match error {
+            ExtendError::Standing | ExtendError::AtCap => Kind::NotExtendable.problem(error.to_string()),
+            ExtendError::Act(error) => error.into(),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
