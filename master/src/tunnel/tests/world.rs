@@ -112,7 +112,7 @@ impl World {
     /// Stops the tunnels and starts them again on what the store holds.
     pub(super) async fn restart(&mut self) {
         self.tunnels.stop(WITHIN).await;
-        self.check_listeners_are(&[]).await;
+        assert!(listening(&self.parts.config.port_range).is_empty(), "a stopped master listens on nothing");
         self.tunnels = Tunnels::start(self.parts.clone()).await.unwrap();
     }
 
@@ -182,31 +182,28 @@ impl World {
         self.tunnels.find(id).await.unwrap().unwrap()
     }
 
-    /// Waits until the row on disk, and what the API would show, has this status and reason.
+    /// Waits until the tunnel shows this final status; by then its row must say the same.
     pub(super) async fn ends(&self, id: TunnelId, status: &str, reason: &str) {
-        eventually("the tunnel ends", async || {
-            let row = self.store.tunnels().find(id).await.unwrap().unwrap();
-            (row.status.word() == status).then_some(row)
+        let row = eventually("the tunnel ends", async || {
+            let row = self.view(id).await.row;
+            row.status.is_final().then_some(row)
         })
         .await;
-        let row = self.view(id).await.row;
         assert_eq!((row.status.word(), row.closed_reason.as_deref()), (status, Some(reason)));
-        assert!(row.closed_at_ms.is_some());
+        let stored = self.store.tunnels().find(id).await.unwrap().unwrap();
+        assert_eq!((stored.status, &stored.closed_reason), (row.status, &row.closed_reason));
+        assert!(stored.closed_at_ms.is_some());
         self.check_listeners().await;
     }
 
     /// Listening sockets = rows pending or active (SECURITY R41).
     pub(super) async fn check_listeners(&self) {
         let filter = TunnelFilter { open: true, ..TunnelFilter::default() };
-        let rows = self.store.tunnels().list(&filter, &Page::default()).await.unwrap();
-        let ports: Vec<_> = rows.items.iter().filter_map(|row| row.port).collect();
-        self.check_listeners_are(&ports).await;
-    }
-
-    async fn check_listeners_are(&self, ports: &[u16]) {
-        let wanted: BTreeSet<u16> = ports.iter().copied().collect();
+        // Rows are read anew with each look: other tunnels of the test may be ending just now.
         eventually("listening sockets are the open rows", async || {
-            (listening(&self.parts.config.port_range) == wanted).then_some(())
+            let rows = self.store.tunnels().list(&filter, &Page::default()).await.unwrap();
+            let ports: BTreeSet<_> = rows.items.iter().filter_map(|row| row.port).collect();
+            (listening(&self.parts.config.port_range) == ports).then_some(())
         })
         .await;
     }
