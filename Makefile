@@ -2,15 +2,45 @@
 
 CARGO ?= cargo
 DEMO_DIR ?= target/demo
+BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: demo demo-down
+.PHONY: demo demo-down test check bench audit fuzz rust
 
 ## demo: a master, three agents and an HTTPS site behind each, in the foreground; Ctrl-C ends it
-demo:
-	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
+demo: rust
 	$(CARGO) build --workspace --bins
-	@exec $${CARGO_TARGET_DIR:-target}/debug/landline demo --dir $(DEMO_DIR) </dev/null
+	@exec $(BIN)/landline demo --dir $(DEMO_DIR) </dev/null
 
 ## demo-down: ends the demo from another shell
 demo-down:
-	@$${CARGO_TARGET_DIR:-target}/debug/landline demo --dir $(DEMO_DIR) --down
+	@[ ! -x $(BIN)/landline ] || $(BIN)/landline demo --dir $(DEMO_DIR) --down
+
+## test: everything, after installing what it needs
+test: rust
+	deploy/dev/install-test-tools
+	deploy/dev/run-tests
+
+## check: what needs no other programs: format, lints, unit tests
+check: rust
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --exclude landline-tests
+
+## bench: measurements that print their figures; nothing passes or fails by time
+bench: rust
+	$(CARGO) build --workspace --bins
+	$(CARGO) run -p landline-benches
+
+## audit: the advisory database against the lock file, where it can be reached
+audit: rust
+	@command -v cargo-audit >/dev/null || $(CARGO) install --locked cargo-audit
+	@$(CARGO) audit || { echo "cargo audit failed: findings above, or the advisory database cannot be reached from here" >&2; exit 1; }
+
+## fuzz: each fuzz target for FUZZ_SECONDS (60), with the nightly compiler
+FUZZ_SECONDS ?= 60
+fuzz: rust
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from https://rustup.rs" >&2; exit 1; }

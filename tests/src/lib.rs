@@ -6,8 +6,11 @@ pub mod api;
 pub mod liar;
 pub mod master;
 pub mod peers;
+pub mod postgres;
 pub mod process;
+pub mod puppet;
 pub mod sockets;
+pub mod tools;
 pub mod wait;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ mod demo;
 mod events;
 mod exec;
 pub(crate) mod output;
+mod serve;
 mod sim;
 mod stop;
 mod token;
@@ -52,6 +53,10 @@ Environment:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the master in the foreground
+    Serve(serve::Serve),
+    /// Read the configuration, report every mistake, and start nothing
+    CheckConfig(serve::CheckConfig),
     /// Add, list and manage agents
     Agents(agents::Agents),
     /// Run a program on an agent and stream its output
@@ -107,6 +112,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { connection, output: format, command } = cli;
     let context = || -> anyhow::Result<Context> { Ok(Context { client: connection.client()?, format }) };
     match command {
+        Command::Serve(serve) => serve.run(),
+        Command::CheckConfig(check) => Ok(check.run()),
         Command::Agents(agents) => block_on(agents.run(context()?)),
         Command::Exec(exec) => block_on(exec.run(context()?)),
         Command::Command(call) => block_on(call.run(context()?)),

@@ -1,0 +1,199 @@
+//! The composition root: builds every room from the configuration, binds the sockets, supervises, and drains. It reads
+//! like an operator's checklist; what each step means is in the room it calls.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use certs::{authority::Authority, state, tls};
+use proto::net::quic::{self, EndpointKeys, Tuning};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::{Access, Limiter, ensure_admin_token},
+    api::{
+        self,
+        state::{Api, ApiParts, ApiSettings},
+    },
+    clock::unix_ms,
+    command::Commands,
+    config::Config,
+    events::Events,
+    fleet::{Fleet, FleetParts, SteadyClock},
+    metrics::Metrics,
+    session::exec::Execs,
+    store::Store,
+    tunnel::{Parts as TunnelParts, Tunnels},
+};
+
+mod background;
+
+/// Where the CA lives below the data folder.
+const CA_DIR: &str = "ca";
+/// Where the tunnels' unix sockets live below the data folder.
+const SOCKET_DIR: &str = "tunnels";
+/// Keys of the QUIC endpoint below the data folder.
+const QUIC_KEYS: &str = "quic.keys";
+/// When agents of a master that shuts down may come back.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Time for tunnels to write their last rows.
+const TUNNELS_STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the master did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data folder cannot be used")]
+    State(#[from] state::StateError),
+    #[error("another master runs on {}; end it, or set another data_dir", .0.display())]
+    InUse(std::path::PathBuf),
+    #[error("cannot open the database")]
+    Database(#[from] crate::store::OpenError),
+    #[error("the database failed")]
+    Store(#[from] crate::store::StoreError),
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] crate::metrics::MetricsError),
+    #[error("the CA cannot be used")]
+    Authority(#[from] certs::authority::AuthorityError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] tls::TlsError),
+    #[error("the public endpoint cannot be opened")]
+    Endpoint(#[from] quic::EndpointError),
+    #[error("cannot listen on {address} ({key}); is another program on it?")]
+    Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("the tunnels of the last run could not be reconciled")]
+    Tunnels(#[from] crate::tunnel::StartError),
+    #[error("the admin token cannot be made")]
+    AdminToken(#[from] crate::access::AdminTokenError),
+}
+
+/// A running master. Dropping it without [`stop`](Self::stop) ends its tasks with the runtime, undrained.
+pub struct App {
+    pub public: SocketAddr,
+    pub internal: SocketAddr,
+    pub metrics: SocketAddr,
+    drain: Duration,
+    fleet: Arc<Fleet>,
+    tunnels: Arc<Tunnels>,
+    store: Store,
+    tasks: TaskTracker,
+    /// Stops new work.
+    closing: CancellationToken,
+    /// Stops what serves the drain itself: metrics and the event pump.
+    ended: CancellationToken,
+    _lock: std::fs::File,
+}
+
+impl App {
+    /// Starts everything. When this returns, every row is reconciled and every socket bound.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        state::open_dir(&config.data_dir)?;
+        let lock = lock(&config.data_dir)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let store = Store::open(&config.database, metrics.clone()).await?;
+        let events = Events::new(store.events().last_id().await?, unix_ms());
+        let to_disk = events.subscribe();
+        ensure_admin_token(&store, &config.data_dir, unix_ms()).await?;
+        let authority = Arc::new(Authority::load_or_create(&config.data_dir.join(CA_DIR))?);
+        let endpoint = endpoint(&config, &authority)?;
+        let internal = listen("internal.listen", config.internal.listen).await?;
+        let metrics_socket = listen("metrics.listen", config.metrics.listen).await?;
+        let public_at = endpoint.local_addr().unwrap_or(config.public.listen);
+
+        let limiter = Arc::new(Limiter::new());
+        let fleet = Fleet::new(FleetParts {
+            store: store.clone(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+            authority: authority.clone(),
+            limiter: limiter.clone(),
+            clock: SteadyClock::start(),
+            heartbeat_interval: config.line.heartbeat,
+            certificate_validity: config.enrolment.certificate,
+            enrol_again_within: config.enrolment.idempotent,
+        });
+        let tunnels = Tunnels::start(TunnelParts {
+            config: config.tunnel.clone(),
+            socket_dir: config.data_dir.join(SOCKET_DIR),
+            fleet: fleet.clone(),
+            store: store.clone(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+        })
+        .await?;
+        let app = Self {
+            public: public_at,
+            internal: internal.local_addr().unwrap_or(config.internal.listen),
+            metrics: metrics_socket.local_addr().unwrap_or(config.metrics.listen),
+            drain: config.drain,
+            fleet: fleet.clone(),
+            tunnels: tunnels.clone(),
+            store: store.clone(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            _lock: lock,
+        };
+        fleet.start(endpoint);
+        app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
+        app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
+        let api = Api::new(ApiParts {
+            commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
+            execs: Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone()),
+            access: Access::new(store.clone(), config.access.token),
+            settings: ApiSettings {
+                hosts: config.internal.hosts.clone(),
+                master_address: config.public.address.clone().unwrap_or_else(|| public_at.to_string()),
+                pin: authority.pin(),
+                secret_ttl: config.enrolment.secret_ttl,
+            },
+            stop: app.closing.clone(),
+            metrics: metrics.clone(),
+            limiter,
+            fleet,
+            tunnels,
+            store,
+            events,
+        });
+        let router = api::router(api);
+        let grace = config.drain;
+        app.tasks.spawn(api::server::serve(internal, router, app.closing.clone(), grace));
+        let scrape = api::metrics_router(metrics, &config.internal.hosts);
+        app.tasks.spawn(api::server::serve(metrics_socket, scrape, app.ended.clone(), Duration::from_secs(1)));
+        Ok(app)
+    }
+
+    /// Refuses new work, tells the agents, lets what runs end within the drain time, and closes the rest with a code.
+    pub async fn stop(self) {
+        self.closing.cancel();
+        self.fleet.drain(self.drain, RETRY_AFTER).await;
+        self.tunnels.stop(TUNNELS_STOP_WITHIN).await;
+        self.ended.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.drain + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.store.close().await;
+    }
+}
+
+fn endpoint(config: &Config, authority: &Authority) -> Result<quinn::Endpoint, StartError> {
+    let identity = authority.server_identity(&config.data_dir.join(CA_DIR))?;
+    let tls = tls::server_config(authority, &identity)?;
+    let stored = state::load_or_create_random(&config.data_dir.join(QUIC_KEYS), EndpointKeys::LENGTH)?;
+    let mut bytes = [0; EndpointKeys::LENGTH];
+    bytes.copy_from_slice(&stored);
+    let tuning = Tuning { congestion: config.line.congestion, gso: config.line.gso, ..Tuning::default() };
+    Ok(quic::server_endpoint(config.public.listen, tls, &EndpointKeys::from_bytes(&bytes), &tuning)?)
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+}
+
+/// Two masters on one folder would each believe the other's rows stale. The kernel drops the lock with the process.
+fn lock(data_dir: &std::path::Path) -> Result<std::fs::File, StartError> {
+    let path = data_dir.join("lock");
+    let in_use = || StartError::InUse(data_dir.to_owned());
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path).map_err(|_| in_use())?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| in_use())?;
+    Ok(file)
+}

@@ -1,0 +1,121 @@
+//! `landline serve`: logging → configuration → start → wait for a signal → drain. A second signal exits at once.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::{USAGE, stop::StopSignal};
+use crate::{
+    app::App,
+    config::{Config, Loaded, Log, LogFormat},
+};
+
+/// Read when no file is named and it exists.
+const DEFAULT_CONFIG: &str = "/etc/landline/master.toml";
+
+/// Run the master in the foreground
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  landline serve\n  landline serve --config /etc/landline/master.toml\n  LANDLINE_DATA_DIR=/srv/landline landline serve"
+)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Read the configuration, report every mistake, and start nothing
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  landline check-config --config /etc/landline/master.toml")]
+pub(super) struct CheckConfig {
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Args)]
+struct Source {
+    /// TOML file; /etc/landline/master.toml if it exists, else the defaults
+    #[arg(long, env = "LANDLINE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Source {
+    /// The configuration, or the exit code after every mistake was printed.
+    fn load(&self) -> Result<Config, ExitCode> {
+        let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
+        let path = self.config.clone().or_else(default);
+        match Config::load(path.as_deref()) {
+            Ok(Loaded { config, unknown_environment }) => {
+                for name in unknown_environment {
+                    eprintln!("landline: {name} in the environment is no setting of this version");
+                }
+                Ok(config)
+            }
+            Err(errors) => {
+                let named = path.map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+                eprintln!("landline: {} mistake(s) in {named}:", errors.0.len());
+                errors.to_string().lines().for_each(|line| eprintln!("  {line}"));
+                Err(USAGE.into())
+            }
+        }
+    }
+}
+
+impl CheckConfig {
+    pub(super) fn run(self) -> ExitCode {
+        match self.source.load() {
+            Ok(_) => {
+                println!("the configuration is good");
+                ExitCode::SUCCESS
+            }
+            Err(code) => code,
+        }
+    }
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let config = match self.source.load() {
+            Ok(config) => config,
+            Err(code) => return Ok(code),
+        };
+        start_logging(&config.log)?;
+        // As many workers as cores: lines spread over them.
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let mut stop = StopSignal::listen()?;
+    let data_dir = config.data_dir.clone();
+    let app = App::start(config).await.context("the master cannot start")?;
+    tracing::info!(
+        public = %app.public, internal = %app.internal, metrics = %app.metrics, data_dir = %data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"), "the master is ready"
+    );
+    stop.wait().await;
+    tracing::info!("draining; a second signal exits at once");
+    tokio::select! {
+        biased;
+        () = stop.wait() => {
+            tracing::warn!("a second signal: exiting undrained");
+            Ok(super::FAILED.into())
+        }
+        () = app.stop() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// One record per line on standard error; foreign text in it is escaped by the formatter.
+fn start_logging(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter {:?}", log.filter))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+}

@@ -1,0 +1,10 @@
+//! End to end: the real binaries, real peers, real faults. One binary, so that it is linked once.
+
+mod clocks;
+mod crash;
+mod enrolment;
+mod hostile_master;
+mod outside_judges;
+mod readme;
+mod tunnel_bytes;
+mod tunnel_lives;

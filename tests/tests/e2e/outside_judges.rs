@@ -1,0 +1,99 @@
+//! What others think of us: promtool of the metrics, a validator of the OpenAPI document, and a schema-driven fuzzer of
+//! the API.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+use landline_tests::{master::Master, tools::tool};
+use serde_json::json;
+
+async fn finished(mut command: Command, input: Vec<u8>) -> Output {
+    tokio::task::spawn_blocking(move || {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        child.stdin.take().unwrap().write_all(&input).unwrap();
+        child.wait_with_output().unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+async fn metrics(master: &Master) -> String {
+    let url = format!("http://127.0.0.1:{}/metrics", master.metrics_port);
+    reqwest::get(&url).await.unwrap().text().await.unwrap()
+}
+
+/// Metrics after real use pass promtool, and no name of an agent makes a series.
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_accepts_the_metrics() {
+    let master = Master::start().await;
+    let _agent = master.agent("measured").await;
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    master.api().open_tunnel("measured", target.local_addr().unwrap().port(), "tcp").await;
+    let call = json!({ "id": "once", "type": "GET_STATS", "timestamp": landline_tests::liar::now_ms() });
+    master.api().post("/agents/measured/commands", call).await;
+    let text_before = metrics(&master).await;
+    let mut promtool = Command::new(tool("promtool"));
+    promtool.args(["check", "metrics"]);
+    let output = finished(promtool, text_before.clone().into_bytes()).await;
+    assert!(output.status.success() && text(&output).is_empty(), "{}", text(&output));
+    for name in ["landline_agents_connected", "landline_tunnels", "landline_stream_open_seconds", "landline_build_info"]
+    {
+        assert!(text_before.contains(name), "{name} is missing");
+    }
+    let series = |text: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| line.starts_with("landline_"));
+        lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+    };
+    assert!(!text_before.contains("measured"), "an agent's name is in the metrics");
+    let before = series(&text_before);
+    let _others = [master.agent("x0.evil").await, master.agent("y1_evil").await];
+    let added: Vec<_> = series(&metrics(&master).await).difference(&before).cloned().collect();
+    assert!(added.iter().all(|series| series.contains("operation=")), "series grew with agents: {added:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openapi_document_is_valid() {
+    let master = Master::start().await;
+    let document = master.api().get("/openapi.json").await;
+    let path = master.folder.path().join("openapi.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    let mut validator = Command::new(tool("openapi-spec-validator"));
+    validator.arg(&path);
+    let output = finished(validator, Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Schemathesis sends what the document allows and what it does not: no 5xx, no status that is not documented, no answer
+/// of another shape.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_driven_fuzzer_finds_nothing() {
+    let mut master = Master::start_with("", "pending_timeout_s = 1").await;
+    let _agent = master.agent("fuzzed").await;
+    let api = master.api();
+    let mut fuzzer = Command::new(tool("schemathesis"));
+    fuzzer
+        .arg("run")
+        .arg(format!("{}/api/v1/openapi.json", api.url))
+        .args(["--header", &format!("Authorization: Bearer {}", api.token)])
+        .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"])
+        .args(["--checks", "response_schema_conformance"])
+        // Streams that do not end by themselves are for tests of their own.
+        .args(["--exclude-path", "/api/v1/events"])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "7"])
+        .args(["--request-timeout", "40", "--no-color"])
+        .current_dir(master.folder.path());
+    let output = finished(fuzzer, Vec::new()).await;
+    let said = text(&output);
+    assert!(output.status.success(), "{}", &said[said.len().saturating_sub(12_000)..]);
+    assert!(said.contains("passed"), "it tested nothing: {said}");
+    assert!(master.process().exited().is_none());
+    assert!(!master.log().contains("panicked"), "a handler panicked");
+}
