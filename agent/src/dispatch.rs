@@ -40,12 +40,24 @@ pub struct Dispatch {
     pub execs: Execs,
     credit_pool: Arc<CreditPool>,
     panics: AtomicU64,
+    /// Where a test plants a panic: an operation, and a command's service.
+    #[cfg(test)]
+    pub(crate) panic_in: Option<(&'static str, &'static str)>,
 }
 
 impl Dispatch {
     pub fn new(policy: Arc<Policy>, freshness: Arc<Freshness>, commands: Commands, execs: Execs) -> Self {
         let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
-        Self { policy, freshness, commands, execs, credit_pool, panics: AtomicU64::new(0) }
+        Self {
+            policy,
+            freshness,
+            commands,
+            execs,
+            credit_pool,
+            panics: AtomicU64::new(0),
+            #[cfg(test)]
+            panic_in: None,
+        }
     }
 
     /// Handlers that panicked since the start.
@@ -107,6 +119,8 @@ impl Dispatch {
 
     async fn run(self: Arc<Self>, open: Open, taken_ms: i64, stream: FrameStream, credit: Arc<LineCredit>) {
         let id = open.request_id;
+        #[cfg(test)]
+        self.panic_where_planted(&open.operation);
         match open.operation {
             Operation::Forward(target) => {
                 stream.send.set_priority(priority::TUNNEL);
@@ -121,6 +135,17 @@ impl Dispatch {
                 self.commands.serve(id, taken_ms, &command, stream).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Dispatch {
+    fn panic_where_planted(&self, operation: &Operation) {
+        let service = match operation {
+            Operation::Command(command) => command.service.as_str(),
+            Operation::Forward(_) | Operation::Exec(_) => "service",
+        };
+        assert!(self.panic_in != Some((operation.word(), service)) || service != "service", "planted");
     }
 }
 

@@ -10,3 +10,8 @@ pub mod platform;
 pub mod policy;
 pub mod service;
 pub mod state;
+
+#[cfg(test)]
+mod dispatch_tests;
+#[cfg(test)]
+mod testing;

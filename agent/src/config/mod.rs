@@ -5,6 +5,9 @@
 pub mod address;
 mod source;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::{Path, PathBuf},
     str::FromStr,

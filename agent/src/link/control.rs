@@ -25,6 +25,8 @@ use super::{
 
 /// Time for one message of ours to leave. The control stream is never full unless the master stopped reading.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// Time for the master to acknowledge a goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
 /// Nothing heard for this many keep-alives: the line is dead and a new one is dialled.
 const SILENT_KEEP_ALIVES: u32 = 2;
 const LOOK_FOR_SILENCE: Duration = Duration::from_secs(1);
@@ -155,8 +157,11 @@ impl Serving {
     }
 
     async fn goodbye(&mut self) -> Ended {
-        // The line goes whether or not this is heard.
-        let _ = self.send(&FromAgent::Goodbye { code: Code::SHUTDOWN }).await;
+        // The line goes whether or not this is heard; closing it at once would overtake the message.
+        if self.send(&FromAgent::Goodbye { code: Code::SHUTDOWN }).await.is_ok() {
+            self.control.send.finish();
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, self.control.send.stopped()).await;
+        }
         Ended::network(Code::SHUTDOWN, "the agent is shutting down")
     }
 

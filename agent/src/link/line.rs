@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use proto::{
     VERSIONS,
     code::Code,
@@ -24,6 +25,7 @@ use super::{
     control,
     enrol::{EnrolError, Purpose, enrol},
     renewal::Renewal,
+    status::LineStatus,
 };
 
 /// Time for the last packets of a line that this end closes.
@@ -192,6 +194,12 @@ fn hostname() -> String {
 
 async fn welcomed(context: &Context, welcome: &Welcome) {
     context.dispatch.freshness.learn(welcome.master_time_ms);
+    tracing::info!(epoch = welcome.line_epoch.0, master_version = ?welcome.master_version, "the line is up");
+    context.tell(LineStatus::Online {
+        epoch: welcome.line_epoch.0,
+        since: Timestamp::now().to_string(),
+        master_version: welcome.master_version.clone(),
+    });
     let (member, master_ms) = (context.member.clone(), welcome.master_time_ms);
     // A panic in there has been reported; the line does not depend on it.
     let _ = tokio::task::spawn_blocking(move || member.keep_time(master_ms)).await;

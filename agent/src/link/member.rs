@@ -21,6 +21,8 @@ use crate::{
 /// The day this version was made, Unix milliseconds: no certificate is judged by an earlier time, however wrong the
 /// machine's clock is.
 const MADE_ON_MS: i64 = 1_795_305_600_000;
+/// A master that claims a later time than this is wrong, and believing it would outlive every certificate: 20 years.
+const PLAUSIBLE_UNTIL_MS: i64 = MADE_ON_MS + 20 * 365 * 86_400_000;
 
 /// Why this agent cannot even try.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +147,7 @@ impl Member {
     }
 
     fn at_least_ms(&self) -> i64 {
-        self.master_ms().max(MADE_ON_MS)
+        self.master_ms().clamp(MADE_ON_MS, PLAUSIBLE_UNTIL_MS)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Enrolment>> {

@@ -11,6 +11,9 @@ pub mod member;
 mod renewal;
 pub mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -11,20 +11,21 @@ use crate::{journal::Leftover, platform};
 /// Members may fork while they are being killed; after this the rest is named and left.
 const KILL_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// Rounds in a row that must find nothing: in the moment of its exec a process shows no environment.
+const QUIET_ROUNDS: u32 = 2;
 
 /// Kills everything that belongs to the request and waits until it is gone. Blocks; `false` if something stays.
 pub fn end(leftover: &Leftover) -> bool {
     let deadline = Instant::now() + KILL_WITHIN;
-    loop {
-        let found = kill(leftover);
-        if !found {
-            return true;
-        }
+    let mut quiet = 0;
+    while quiet < QUIET_ROUNDS {
+        quiet = if kill(leftover) { 0 } else { quiet + 1 };
         if Instant::now() > deadline {
             return false;
         }
         std::thread::sleep(LOOK_AGAIN_AFTER);
     }
+    true
 }
 
 /// One round; whether anything was there.

@@ -124,7 +124,9 @@ async fn the_owners_policy_holds_at_each_stream() {
     assert!(matches!(reply, Reply::Success { .. }), "{reply:?}");
     // A policy that cannot be read allows nothing at all.
     agent.kill();
-    std::fs::write(agent.folder.path().join("policy.toml"), "allow_everything_please = true\n").unwrap();
+    let policy = agent.folder.path().join("policy.toml");
+    std::fs::write(&policy, "allow_everything_please = true\n").unwrap();
+    agent.set("LANDLINE_POLICY_FILE", &policy.display().to_string());
     agent.start();
     let line = liar.line(now_ms()).await;
     let (reply, _) = line.open(&LiarLine::header(RequestId::random(), now_ms(), usage())).await;

@@ -6,6 +6,9 @@ mod input;
 mod pump;
 mod supervise;
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use proto::{
