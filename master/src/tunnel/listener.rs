@@ -10,7 +10,7 @@ use proto::{
 };
 use tokio::{
     net::{TcpStream, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     task::JoinHandle,
 };
 use tokio_util::{
@@ -22,6 +22,7 @@ use super::{
     path::{Counted, Path},
     ports::Sockets,
 };
+use crate::metrics::Metrics;
 
 /// Pause after the system had no descriptor or memory for a connection: the next one may have left by then.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -116,25 +117,18 @@ impl Accepting {
             socket.reset_on_close();
             return;
         };
-        let path = self.path.clone();
-        let counted = Counted::new(&path);
-        self.connections.spawn(guarded(path, counted, permit, socket, self.stop.clone()));
+        let held = (Counted::new(&self.path), permit);
+        let connection = carry(self.path.clone(), socket, self.stop.clone());
+        self.connections.spawn(contained(self.path.metrics.clone(), held, connection));
     }
 }
 
-/// A panic in one connection ends that connection and nothing else.
-async fn guarded(
-    path: Arc<Path>,
-    counted: Counted,
-    permit: OwnedSemaphorePermit,
-    socket: impl Socket,
-    stop: CancellationToken,
-) {
-    let metrics = path.metrics.clone();
-    if AssertUnwindSafe(carry(path, socket, stop)).catch_unwind().await.is_err() {
+/// A panic in one connection ends that connection and nothing else (SECURITY R38).
+async fn contained(metrics: Arc<Metrics>, held: impl Send, connection: impl Future<Output = ()> + Send) {
+    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
         metrics.panicked();
     }
-    drop((counted, permit));
+    drop(held);
 }
 
 /// One connection from its stream's opening to its end.
@@ -181,4 +175,19 @@ fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().any(|one| errno == Some(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_contained_and_counted_and_gives_back_what_was_held() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let free = Arc::new(Semaphore::new(1));
+        let held = free.clone().try_acquire_owned().unwrap();
+        contained(metrics.clone(), held, async { panic!("planted") }).await;
+        assert_eq!(free.available_permits(), 1);
+        assert!(metrics.render().unwrap().0.contains("landline_panics_total 1"));
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
         Arc,
@@ -12,7 +13,9 @@ use std::{
 };
 
 use dashmap::DashMap;
+use futures_util::FutureExt as _;
 use proto::{
+    code::Code,
     id::{AgentId, TunnelId},
     net::relay::Meter,
     open::Target,
@@ -329,11 +332,33 @@ impl Tunnels {
         };
         let this = self.clone();
         self.tasks.spawn(async move {
-            actor.run(effects).await;
+            if AssertUnwindSafe(actor.run(effects)).catch_unwind().await.is_err() {
+                this.bury(id).await;
+            }
             if let Some((_, handle)) = this.live.remove(&id) {
                 this.count_bytes(&handle);
             }
         });
+    }
+
+    /// The owner of a tunnel panicked: its sockets went with it, and the row must not say otherwise.
+    async fn bury(&self, id: TunnelId) {
+        let Parts { store, events, metrics, .. } = &self.parts;
+        metrics.panicked();
+        let Ok(Some(mut row)) = store.tunnels().find(id).await else { return };
+        row.status = TunnelStatus::Disconnected;
+        row.closed_reason = Some(Code::INTERNAL.to_string());
+        row.closed_at_ms = Some(unix_ms());
+        let entry = AuditEntry::new(unix_ms(), "master", "tunnel.close").agent(&row.agent_id).object(id);
+        match store.tunnels().update(&row, Some(&entry.result(Code::INTERNAL))).await {
+            Ok(true) => {
+                let draft = Draft::new("tunnel.closed").agent(&row.agent_id).tunnel(id);
+                events.publish(draft.reason(Code::INTERNAL));
+            }
+            // It was final already.
+            Ok(false) => {}
+            Err(error) => tracing::error!(tunnel = %id, error = %error, "a tunnel is gone but its row says it is open"),
+        }
     }
 
     /// The tunnel as it is now, open or not.

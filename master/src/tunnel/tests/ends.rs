@@ -10,9 +10,9 @@ use tokio::{
 
 use super::{
     peers,
-    world::{World, eventually, request},
+    world::{World, by, eventually, request},
 };
-use crate::tunnel::NewTunnel;
+use crate::tunnel::{ActError, CloseReason, NewTunnel};
 
 #[tokio::test]
 async fn an_offline_agent_leaves_it_pending_until_the_timeout() {
@@ -155,6 +155,27 @@ async fn suspension_and_removal_end_both_kinds_at_once() {
         world.ends(plain.row.id, "disconnected", reason).await;
         world.ends(standing.row.id, "disconnected", reason).await;
     }
+}
+
+#[tokio::test]
+async fn closing_waits_for_no_database() {
+    let world = World::start().await;
+    let (_, _peer) = world.agent("home-1").await;
+    let target = peers::echo().await;
+    let view = world.open(request("home-1", target.port)).await;
+    let mut socket = TcpStream::connect(&*view.row.listen).await.unwrap();
+    socket.write_all(b"x").await.unwrap();
+    socket.read_exact(&mut [0]).await.unwrap();
+    world.store.close().await;
+    let closed = world.tunnels.close(view.row.id, CloseReason::ClosedByUser, by()).await;
+    assert!(matches!(closed, Err(ActError::Store(_))));
+    let error = socket.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(TcpStream::connect(&*view.row.listen).await.is_err());
+    // It is tried again for as long as the master lives; until then nobody is told that it is over.
+    assert_eq!(world.view(view.row.id).await.row.status.word(), "active");
+    world.tunnels.stop(Duration::from_secs(10)).await;
+    assert_eq!(world.tunnels.open_count(), 0);
 }
 
 #[tokio::test]

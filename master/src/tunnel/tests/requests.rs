@@ -183,3 +183,20 @@ async fn extending_and_reporting_are_kept() {
     assert!(matches!(closed, Err(ActError::Unknown)));
     eventually("the owner is gone", async || (world.tunnels.open_count() == 0).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_tunnel_is_ready_in_milliseconds() {
+    let world = World::start_with(|config| config.quarantine = Duration::ZERO).await;
+    let (_, _peer) = world.agent("home-1").await;
+    let mut times = Vec::new();
+    for _ in 0..25 {
+        let target = peers::echo().await;
+        let started = std::time::Instant::now();
+        let view = world.open(request("home-1", target.port)).await;
+        times.push(started.elapsed());
+        assert_eq!(view.row.status.word(), "active");
+        world.tunnels.close(view.row.id, CloseReason::ClosedByUser, by()).await.unwrap();
+    }
+    times.sort_unstable();
+    assert!(times[12] <= Duration::from_millis(20), "{times:?}");
+}
