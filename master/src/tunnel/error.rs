@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use certs::state::StateError;
+
 use super::ports::PortError;
 use crate::store::StoreError;
 
@@ -57,7 +59,11 @@ pub enum ExtendError {
     Act(#[from] ActError),
 }
 
-/// Why the tunnels of an earlier run could not be put in order.
+/// Why the tunnels could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the tunnels of the last run could not be put in order")]
-pub struct StartError(#[from] StoreError);
+pub enum StartError {
+    #[error("the tunnels of the last run could not be put in order")]
+    Reconcile(#[from] StoreError),
+    #[error("the folder of the tunnels' unix sockets cannot be used")]
+    Sockets(#[from] StateError),
+}

@@ -209,6 +209,15 @@ fn lacks_ipv6(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
+/// Removes what a killed master left in its folder of sockets. A path that stays is tried again when its tunnel binds.
+pub fn remove_stale_sockets(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "sock") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Binds a unix socket that its owner alone may connect to. `dir` is 0700 and ours, so nobody slips in between the bind
 /// and the change of mode.
 pub fn bind_unix(dir: &Path, id: TunnelId) -> Result<Bound, PortError> {

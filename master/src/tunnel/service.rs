@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use certs::state;
 use dashmap::DashMap;
 use futures_util::FutureExt as _;
 use proto::{
@@ -105,7 +106,7 @@ pub struct Created {
 #[derive(Clone)]
 pub struct Parts {
     pub config: config::Tunnel,
-    /// Where unix sockets are made: 0700 and ours alone.
+    /// Where unix sockets are made; created 0700 where it is missing. Nothing else may lie in it.
     pub socket_dir: PathBuf,
     pub fleet: Arc<Fleet>,
     pub store: Store,
@@ -135,6 +136,8 @@ impl Tunnels {
     /// Brings rows and listeners together: what an earlier run left open is final before this returns, what stands is
     /// bound again.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
+        state::open_dir(&parts.socket_dir)?;
+        ports::remove_stale_sockets(&parts.socket_dir);
         let entry = AuditEntry::new(unix_ms(), "master", "tunnel.reconcile");
         let reconciled = parts.store.tunnels().close_stale(unix_ms(), &entry).await?;
         let this = Arc::new(Self {

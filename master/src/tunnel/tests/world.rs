@@ -102,7 +102,7 @@ impl World {
         let mut config = Config::parse("", []).unwrap().config.tunnel;
         config.port_range = own_range();
         change(&mut config);
-        let socket_dir = dir.path().to_owned();
+        let socket_dir = dir.path().join("tunnels");
         let parts =
             Parts { config, socket_dir, fleet: fleet.clone(), store: store.clone(), events: events.clone(), metrics };
         let tunnels = Tunnels::start(parts.clone()).await.unwrap();
