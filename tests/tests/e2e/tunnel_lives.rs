@@ -64,7 +64,7 @@ async fn closing_kills_every_connection_within_a_second() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     server.read(&mut [0]).expect_err("the target's connection is reset");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    is_over(&master, &tunnel, "disconnected", "closed").await;
+    is_over(&master, &tunnel, "disconnected", "closed_by_user").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +231,7 @@ async fn a_standing_tunnel_follows_its_agent_and_survives_the_master() {
     assert_eq!(after["listen"], tunnel["listen"]);
     master.sockets_equal_rows().await;
     master.api().call(Method::DELETE, &format!("/tunnels/{}", id(&tunnel)), None).await;
-    is_over(&master, &tunnel, "disconnected", "closed").await;
+    is_over(&master, &tunnel, "disconnected", "closed_by_user").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +250,7 @@ async fn a_full_range_and_a_squatter_are_told_and_never_reported_as_ours() {
     assert_eq!(port_of(&tunnel), free, "{tunnel}");
     let body = json!({ "agent_id": "range", "target": { "host": "127.0.0.1", "port": port + 1, "scheme": "tcp" } });
     let (status, code) = master.api().refused(Method::POST, "/tunnels", Some(body)).await;
-    assert_eq!((status, code.as_str()), (503, "port_range_full"));
+    assert_eq!((status, code.as_str()), (409, "ports_exhausted"));
     drop(squatters);
     master.sockets_equal_rows().await;
 }
