@@ -42,9 +42,15 @@ async fn is_over(master: &Master, tunnel: &Value, status: &str, reason: &str) {
 async fn tunnel_with_connection(master: &Master, agent: &str, target: &TcpListener) -> (Value, TcpStream, TcpStream) {
     let tunnel = master.api().open_tunnel(agent, target.local_addr().unwrap().port(), "tcp").await;
     assert_eq!(tunnel["status"], "active", "{tunnel}");
-    drop(target.accept().unwrap());
-    let client = TcpStream::connect(("127.0.0.1", port_of(&tunnel))).unwrap();
-    let (server, _) = target.accept().unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", port_of(&tunnel))).unwrap();
+    client.write_all(b"!").unwrap();
+    // Probes connect too and say nothing.
+    let server = loop {
+        let mut server = target.accept().unwrap().0;
+        if server.read_exact(&mut [0]).is_ok() {
+            break server;
+        }
+    };
     for socket in [&client, &server] {
         socket.set_read_timeout(Some(SOON)).unwrap();
     }
@@ -99,9 +105,9 @@ async fn a_connection_parked_while_the_agent_is_away_completes_on_its_return() {
     parked.write_all(b"patience").unwrap();
     agent.start();
     let accepted = tokio::task::spawn_blocking(move || {
-        let (mut server, _) = target.accept().unwrap();
         let mut heard = [0; 8];
-        server.read_exact(&mut heard).unwrap();
+        // A probe may come first; it says nothing.
+        while target.accept().unwrap().0.read_exact(&mut heard).is_err() {}
         heard
     });
     assert_eq!(&accepted.await.unwrap(), b"patience");
