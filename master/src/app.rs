@@ -12,6 +12,7 @@ use crate::{
     access::{Access, Limiter, ensure_admin_token},
     api::{
         self,
+        server::Listening,
         state::{Api, ApiParts, ApiSettings},
     },
     clock::unix_ms,
@@ -59,6 +60,8 @@ pub enum StartError {
     Endpoint(#[from] quic::EndpointError),
     #[error("cannot listen on {address} ({key}); is another program on it?")]
     Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {} (internal.unix_socket)", path.display())]
+    ListenUnix { path: std::path::PathBuf, source: std::io::Error },
     #[error("the tunnels of the last run could not be reconciled")]
     Tunnels(#[from] crate::tunnel::StartError),
     #[error("the admin token cannot be made")]
@@ -95,6 +98,7 @@ impl App {
         let authority = Arc::new(Authority::load_or_create(&config.data_dir.join(CA_DIR))?);
         let endpoint = endpoint(&config, &authority)?;
         let internal = listen("internal.listen", config.internal.listen).await?;
+        let internal_unix = config.internal.unix_socket.as_deref().map(listen_unix).transpose()?;
         let metrics_socket = listen("metrics.listen", config.metrics.listen).await?;
         let public_at = endpoint.local_addr().unwrap_or(config.public.listen);
 
@@ -155,8 +159,12 @@ impl App {
         });
         let router = api::router(api);
         let grace = config.drain;
-        app.tasks.spawn(api::server::serve(internal, router, app.closing.clone(), grace));
+        if let Some(socket) = internal_unix {
+            app.tasks.spawn(api::server::serve(socket, router.clone(), app.closing.clone(), grace));
+        }
+        app.tasks.spawn(api::server::serve(Listening::Tcp(internal), router, app.closing.clone(), grace));
         let scrape = api::metrics_router(metrics, &config.internal.hosts);
+        let metrics_socket = Listening::Tcp(metrics_socket);
         app.tasks.spawn(api::server::serve(metrics_socket, scrape, app.ended.clone(), Duration::from_secs(1)));
         Ok(app)
     }
@@ -183,6 +191,10 @@ fn endpoint(config: &Config, authority: &Authority) -> Result<quinn::Endpoint, S
     bytes.copy_from_slice(&stored);
     let tuning = Tuning { congestion: config.line.congestion, gso: config.line.gso, ..Tuning::default() };
     Ok(quic::server_endpoint(config.public.listen, tls, &EndpointKeys::from_bytes(&bytes), &tuning)?)
+}
+
+fn listen_unix(path: &std::path::Path) -> Result<Listening, StartError> {
+    Listening::unix(path).map_err(|source| StartError::ListenUnix { path: path.to_owned(), source })
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

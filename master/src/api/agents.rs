@@ -15,7 +15,7 @@ use super::{
         },
         event::{Event, PageQuery},
     },
-    events::event,
+    events::{event, event_id},
     extract::{Id, Json, NoQuery, OptionalJson, Query, not_found},
     gate::Caller,
     problem::{Kind, Problem},
@@ -36,6 +36,7 @@ use crate::{
 /// Rows looked at per round while presence, which is not in the database, thins out a page.
 const SCAN: u32 = 500;
 const SELECTOR_MAX: usize = 1024;
+const SEARCH_MAX: usize = 63;
 
 /// List agents
 #[utoipa::path(get, path = "/agents", tag = "agents", operation_id = "listAgents", params(AgentFilter),
@@ -48,7 +49,7 @@ pub(super) async fn list(
     let filter = store::agents::AgentFilter {
         selector: caller.selector.and(&selector(query.selector.as_deref())?),
         status: query.status.map(status_of),
-        search: query.q,
+        search: query.q.map(search).transpose()?,
     };
     let page = page(query.limit, query.cursor)?;
     let Some(wanted) = query.presence else {
@@ -102,7 +103,7 @@ pub(super) async fn create(
 
 /// Show an agent
 #[utoipa::path(get, path = "/agents/{id}", tag = "agents", operation_id = "showAgent",
-    params(("id" = String, Path, description = "The agent's name")),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 200, description = "The agent", body = Agent)))]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -116,7 +117,7 @@ pub(super) async fn show(
 
 /// Change an agent: labels, external id, suspend, resume
 #[utoipa::path(patch, path = "/agents/{id}", tag = "agents", operation_id = "changeAgent", request_body = AgentChange,
-    params(("id" = String, Path, description = "The agent's name")),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 200, description = "The agent as it is now", body = Agent),
               (status = 409, description = "conflict", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn change(
@@ -155,7 +156,7 @@ pub(super) async fn change(
 
 /// Remove an agent, its key and its tunnels
 #[utoipa::path(delete, path = "/agents/{id}", tag = "agents", operation_id = "removeAgent",
-    params(("id" = String, Path, description = "The agent's name")),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 204, description = "Removed")))]
 pub(super) async fn remove(
     State(api): State<Api>,
@@ -174,7 +175,7 @@ pub(super) async fn remove(
 
 /// What happened to an agent, newest first
 #[utoipa::path(get, path = "/agents/{id}/timeline", tag = "agents", operation_id = "agentTimeline",
-    params(("id" = String, Path, description = "The agent's name"), PageQuery),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"), PageQuery),
     responses((status = 200, description = "One page", body = Page<Event>)))]
 pub(super) async fn timeline(
     State(api): State<Api>,
@@ -184,9 +185,7 @@ pub(super) async fn timeline(
 ) -> Result<Reply<Page<Event>>, Problem> {
     api.agent(&caller, Action::EventsRead, &id).await?;
     let page = page(query.limit, query.cursor)?;
-    let bad = || Kind::Invalid.problem("this is not a cursor of this list");
-    let before = page.cursor.as_deref().map(str::parse::<u64>).transpose().map_err(|_| bad())?;
-    let before = before.map(|id| if id < 1 << 53 { Ok(id) } else { Err(bad()) }).transpose()?;
+    let before = page.cursor.as_deref().map(event_id).transpose()?;
     let filter = EventFilter { agent_id: Some(id), ..EventFilter::default() };
     let rows = api.store.events().before(before, &filter, page.limit).await?;
     let full = u32::try_from(rows.len()).is_ok_and(|rows| rows >= page.limit);
@@ -196,7 +195,7 @@ pub(super) async fn timeline(
 
 /// Issue a new secret for an agent that must enrol again
 #[utoipa::path(post, path = "/agents/{id}/secret", tag = "agents", operation_id = "resecretAgent",
-    params(("id" = String, Path, description = "The agent's name")),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 200, description = "The new secret, shown once; older ones are void", body = Credentials),
               (status = 409, description = "conflict", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn secret(
@@ -296,6 +295,14 @@ fn status_of(status: AgentStatus) -> store::agents::AgentStatus {
         AgentStatus::Active => store::agents::AgentStatus::Active,
         AgentStatus::Suspended => store::agents::AgentStatus::Suspended,
     }
+}
+
+/// Longer than an id can be, it matches nothing: more likely a mistake.
+fn search(text: String) -> Result<String, Problem> {
+    if text.chars().count() <= SEARCH_MAX && !text.contains('\0') {
+        return Ok(text);
+    }
+    Err(Kind::Invalid.problem(format!("q has at most {SEARCH_MAX} characters, and no NUL")))
 }
 
 pub(super) fn selector(text: Option<&str>) -> Result<Selector, Problem> {

@@ -29,7 +29,7 @@ const BODY: usize = 96 * 1024;
 
 /// Send one command
 #[utoipa::path(post, path = "/agents/{id}/commands", tag = "agents", operation_id = "sendCommand",
-    request_body = CommandCall, params(("id" = String, Path, description = "The agent's name")),
+    request_body = CommandCall, params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 200, description = "The agent's answer, good or bad", body = CommandReply),
               (status = 409, description = "agent_offline, stale, replayed", body = Problem, content_type = "application/problem+json"),
               (status = 502, description = "agent_failed", body = Problem, content_type = "application/problem+json"),

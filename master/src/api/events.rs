@@ -71,10 +71,15 @@ fn cursor(headers: &HeaderMap, query: Option<&str>) -> Result<Option<u64>, Probl
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     // A browser that reconnects sends the header beside its old URL: the header is newer.
     let Some(text) = header.or(query) else { return Ok(None) };
+    event_id(text).map(Some)
+}
+
+/// An event's id as a cursor.
+pub(super) fn event_id(text: &str) -> Result<u64, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse::<u64>() {
-        Ok(cursor) if digits && cursor <= CURSOR_MAX => Ok(Some(cursor)),
-        _ => Err(Kind::Invalid.problem("a cursor is the `id` of an event")),
+        Ok(cursor) if digits && cursor <= CURSOR_MAX => Ok(cursor),
+        _ => Err(Kind::Invalid.problem("a cursor of events is the `id` of one")),
     }
 }
 
@@ -214,6 +219,6 @@ mod tests {
         assert_eq!(text.matches("\n\n").count(), 1);
         assert!(text.starts_with("id: 7\ndata: {"), "{text}");
         stored.reason = None;
-        assert_eq!(event(&stored).at.0, "1970-01-01T00:00:00Z");
+        assert_eq!(event(&stored).at.0, "1970-01-01T00:00:00.000Z");
     }
 }

@@ -37,7 +37,7 @@ const TIMEOUT_MAX_S: u32 = 31_536_000;
 
 /// Run one command line
 #[utoipa::path(post, path = "/agents/{id}/exec", tag = "agents", operation_id = "exec", request_body = ExecCall,
-    params(("id" = String, Path, description = "The agent's name")),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")),
     responses((status = 200, description = "NDJSON, one line per event: started, stdout, stderr, exit or error",
                body = ExecLine, content_type = "application/x-ndjson"),
               (status = 409, description = "agent_offline", body = Problem, content_type = "application/problem+json"),
@@ -68,7 +68,7 @@ pub(super) async fn start(
 
 /// Cancel an exec: its whole process group is killed
 #[utoipa::path(delete, path = "/execs/{id}", tag = "agents", operation_id = "cancelExec",
-    params(("id" = String, Path, description = "As told by the line `started`")),
+    params(("id" = uuid::Uuid, Path, description = "As told by the line `started`")),
     responses((status = 204, description = "The agent was asked to kill it; its stream tells how it ended")))]
 pub(super) async fn cancel(
     State(api): State<Api>,

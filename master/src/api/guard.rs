@@ -42,7 +42,7 @@ pub async fn check_host(State(hosts): State<Hosts>, request: Request, next: Next
         Some(host) if hosts.allows(host) => {}
         Some(_) | None => {
             return Kind::Misdirected
-                .problem("this host name is not served here; use 127.0.0.1, or add the name to `http.hosts`")
+                .problem("this host name is not served here; use 127.0.0.1, or add the name to `internal.hosts`")
                 .into_response();
         }
     }

@@ -91,3 +91,39 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::revoke));
     OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", v1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use axum::{body::Body, extract::Request, http::header, routing::get};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn fails() {
+        panic!("the secret of the panic");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_counted_and_told_without_its_text() {
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        let router = Router::new().route("/fails", get(fails)).route("/works", get(|| async {}));
+        let router = around(router, Hosts::new(&[]), move || _ = counted.fetch_add(1, Ordering::Relaxed));
+        let ask = async |path: &str| {
+            let request = Request::builder().uri(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let status = response.status().as_u16();
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            (status, String::from_utf8_lossy(&body).into_owned())
+        };
+        let (status, body) = ask("/fails").await;
+        assert!(status == 500 && body.contains("\"internal\"") && !body.contains("secret"), "{body}");
+        assert_eq!(ask("/works").await.0, 200);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+}

@@ -74,7 +74,7 @@ problems! {
     MediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body must be application/json";
     Misdirected MISDIRECTED_REQUEST "misdirected" "This host name is not served here";
     Invalid UNPROCESSABLE_ENTITY "invalid" "A value is not acceptable";
-    KeyReused UNPROCESSABLE_ENTITY "idempotency_key_reused" "The key was used for another request";
+    KeyReused CONFLICT "idempotency_key_reused" "The key was used for another request";
     TooMany TOO_MANY_REQUESTS "too_many" "Too many requests";
     AgentFailed BAD_GATEWAY "agent_failed" "The agent did not carry it out";
     AgentTimeout GATEWAY_TIMEOUT "agent_timeout" "The agent did not answer in time";
@@ -132,6 +132,17 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    /// docs/API.md is for people; at least its table of codes must not lag behind.
+    #[test]
+    fn every_code_stands_in_the_docs() {
+        let docs = include_str!("../../../docs/API.md");
+        for kind in Kind::ALL {
+            let row = docs.lines().find(|line| line.starts_with(&format!("| {} |", kind.status().as_u16())));
+            let told = row.is_some_and(|row| row.contains(&format!("`{}`", kind.code())));
+            assert!(told, "docs/API.md lacks {} under {}", kind.code(), kind.status());
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_stand_in_the_type() {

@@ -1,13 +1,22 @@
-//! Serves a router on one TCP listener with the limits that hold before anyone has authenticated (SECURITY R55). Owns
+//! Serves a router on one listener, TCP or a unix socket, with the limits that hold before anyone has authenticated (SECURITY R55). Owns
 //! connections and their deadlines; knows no route.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
@@ -28,9 +37,58 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Where requests come in.
+#[derive(Debug)]
+pub enum Listening {
+    Tcp(TcpListener),
+    /// Its owner alone may connect; the path goes with the listener.
+    Unix(UnixListener, SocketPath),
+}
+
+/// Removes the socket from the file system when dropped.
+#[derive(Debug)]
+pub struct SocketPath(PathBuf);
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listening {
+    /// Binds a unix socket with mode 0600. What an earlier run left there is replaced; another kind of file is not. The
+    /// folder should be the owner's alone: between bind and chmod the socket has the mode of the umask.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+            Ok(_) => {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = UnixListener::bind(path)?;
+        let guard = SocketPath(path.to_owned());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self::Unix(listener, guard))
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| Accepted::Tcp(socket, peer)),
+            Self::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Accepted::Unix(socket)),
+        }
+    }
+}
+
 /// Accepts until `stop`, then lets requests in flight end for at most `grace`. Dropping the future ends every
 /// connection at once.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, grace: Duration) {
+pub async fn serve(listener: Listening, router: Router, stop: CancellationToken, grace: Duration) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -40,8 +98,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &permits) => accepted,
         };
-        if let Some((socket, peer, permit)) = accepted {
-            connections.spawn(connection(socket, peer, permit, router.clone(), stop.clone()));
+        let Some((accepted, permit)) = accepted else { continue };
+        let (router, stop) = (router.clone(), stop.clone());
+        match accepted {
+            Accepted::Tcp(socket, peer) => {
+                let _ = socket.set_nodelay(true);
+                connections.spawn(connection(socket, Some(Peer(peer)), permit, router, stop));
+            }
+            Accepted::Unix(socket) => _ = connections.spawn(connection(socket, None, permit, router, stop)),
         }
     }
     drop(listener);
@@ -52,13 +116,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 /// The permit is taken first, so that beyond the bound nothing is accepted. Cancel-safe.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(listener: &Listening, permits: &Arc<Semaphore>) -> Option<(Accepted, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((socket, peer)) => Some((socket, peer, permit)),
+        Ok(accepted) => Some((accepted, permit)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept an HTTP connection");
             tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -68,17 +129,18 @@ async fn accept(
 }
 
 async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<Peer>,
     _permit: OwnedSemaphorePermit,
     router: Router,
     stop: CancellationToken,
 ) {
-    let _ = socket.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         let mut request: Request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http1::Builder::new()
@@ -97,6 +159,6 @@ async fn connection(
         result = connection.as_mut() => result,
     };
     if let Err(error) = result {
-        tracing::debug!(%peer, %error, "an HTTP connection ended early");
+        tracing::debug!(?peer, %error, "an HTTP connection ended early");
     }
 }

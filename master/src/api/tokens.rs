@@ -62,7 +62,7 @@ pub(super) async fn create(
 
 /// Revoke a token: what runs on it ends within seconds
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", operation_id = "revokeToken",
-    params(("id" = String, Path, description = "The token's id, not its secret")),
+    params(("id" = uuid::Uuid, Path, description = "The token's id, not its secret")),
     responses((status = 204, description = "Revoked")))]
 pub(super) async fn revoke(
     State(api): State<Api>,

@@ -42,8 +42,7 @@ pub(super) async fn list(
 ) -> Result<Reply<Page<Tunnel>>, Problem> {
     let page = page(query.limit, query.cursor)?;
     let agent_id = match query.agent_id.as_deref().map(str::parse::<AgentId>) {
-        // No agent has such a name, so none has such a tunnel.
-        Some(Err(_)) => return Ok(Reply(Page { items: Vec::new(), next_cursor: None })),
+        Some(Err(error)) => return Err(Kind::Invalid.problem(format!("agent_id: {error}"))),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -100,7 +99,7 @@ pub(super) async fn create(
 
 /// Show a tunnel
 #[utoipa::path(get, path = "/tunnels/{id}", tag = "tunnels", operation_id = "showTunnel",
-    params(("id" = String, Path, description = "The tunnel's id"), WaitQuery),
+    params(("id" = uuid::Uuid, Path, description = "The tunnel's id"), WaitQuery),
     responses((status = 200, description = "The tunnel", body = Tunnel)))]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -118,7 +117,7 @@ pub(super) async fn show(
 
 /// Close a tunnel and every connection through it
 #[utoipa::path(delete, path = "/tunnels/{id}", tag = "tunnels", operation_id = "closeTunnel",
-    params(("id" = String, Path, description = "The tunnel's id")),
+    params(("id" = uuid::Uuid, Path, description = "The tunnel's id")),
     responses((status = 204, description = "Closed, also if it was before")))]
 pub(super) async fn close(
     State(api): State<Api>,
@@ -133,7 +132,7 @@ pub(super) async fn close(
 
 /// Beat: the caller still wants it
 #[utoipa::path(post, path = "/tunnels/{id}/heartbeat", tag = "tunnels", operation_id = "beatTunnel",
-    params(("id" = String, Path, description = "The tunnel's id")),
+    params(("id" = uuid::Uuid, Path, description = "The tunnel's id")),
     responses((status = 200, description = "Whether to go on", body = KeepAlive)))]
 pub(super) async fn heartbeat(
     State(api): State<Api>,
@@ -149,7 +148,7 @@ pub(super) async fn heartbeat(
 
 /// Give a tunnel more time
 #[utoipa::path(post, path = "/tunnels/{id}/extend", tag = "tunnels", operation_id = "extendTunnel",
-    request_body = Option<Extend>, params(("id" = String, Path, description = "The tunnel's id")),
+    request_body = Option<Extend>, params(("id" = uuid::Uuid, Path, description = "The tunnel's id")),
     responses((status = 200, description = "The tunnel as it is now", body = Tunnel),
               (status = 409, description = "tunnel_closed, not_extendable", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn extend(

@@ -24,7 +24,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Data folder of a master on this host, for its admin token
-    #[arg(long, env = "LANDLINE_DATA", default_value = "/var/lib/landline", global = true, value_name = "DIR")]
+    #[arg(long, env = "LANDLINE_DATA_DIR", default_value = "/var/lib/landline", global = true, value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
 }
 

@@ -212,11 +212,14 @@ pub struct AgentFilter {
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(max_length = 256)]
+    #[param(pattern = "^[A-Za-z0-9_-]{1,256}$")]
     pub cursor: Option<String>,
     /// Labels that must match: `site=berlin,role=fw`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(max_length = 1024)]
+    #[param(
+        max_length = 1024,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._/-]{0,62}!?=[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(,[A-Za-z0-9][A-Za-z0-9._/-]{0,62}!?=[A-Za-z0-9][A-Za-z0-9._/-]{0,62}){0,7})?$"
+    )]
     pub selector: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]

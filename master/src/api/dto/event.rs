@@ -29,7 +29,7 @@ pub struct Event {
 pub struct EventQuery {
     /// Begin behind this event; `Last-Event-ID` does the same. Without either the stream begins now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(pattern = "^[0-9]{1,18}$")]
+    #[param(pattern = "^[0-9]{1,15}$")]
     pub cursor: Option<String>,
 }
 
@@ -43,6 +43,6 @@ pub struct PageQuery {
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(max_length = 256)]
+    #[param(pattern = "^[A-Za-z0-9_-]{1,256}$")]
     pub cursor: Option<String>,
 }

@@ -22,7 +22,8 @@ pub struct Time(pub String);
 impl Time {
     /// From Unix milliseconds; a value no calendar holds becomes the epoch.
     pub fn from_ms(ms: i64) -> Self {
-        Self(jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string())
+        // Always three digits, so that times compare as texts.
+        Self(format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)))
     }
 
     /// As Unix milliseconds, if it is a time at all.
@@ -61,7 +62,7 @@ mod tests {
     #[test]
     fn times_are_utc_and_come_back() {
         let time = Time::from_ms(1_795_368_000_250);
-        assert_eq!(time.0, "2026-11-22T17:20:00.25Z");
+        assert_eq!(time.0, "2026-11-22T17:20:00.250Z");
         assert_eq!(time.ms(), Some(1_795_368_000_250));
         assert_eq!(Time("soon".into()).ms(), None);
     }

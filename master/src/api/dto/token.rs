@@ -20,7 +20,10 @@ pub struct NewToken {
     pub permissions: Vec<String>,
     /// Only agents with these labels: `site=berlin,role=fw`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 1024)]
+    #[schema(
+        max_length = 1024,
+        pattern = "^([A-Za-z0-9][A-Za-z0-9._/-]{0,62}!?=[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(,[A-Za-z0-9][A-Za-z0-9._/-]{0,62}!?=[A-Za-z0-9][A-Za-z0-9._/-]{0,62}){0,7})?$"
+    )]
     pub selector: Option<String>,
     /// Seconds until it expires; 90 days when absent, which is also the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]

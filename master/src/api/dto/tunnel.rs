@@ -135,10 +135,10 @@ pub struct TunnelFilter {
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(max_length = 256)]
+    #[param(pattern = "^[A-Za-z0-9_-]{1,256}$")]
     pub cursor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(max_length = 63)]
+    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub agent_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]

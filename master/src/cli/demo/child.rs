@@ -52,7 +52,7 @@ impl Program {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("with-parent").arg(std::process::id().to_string()).arg(&self.path).arg("--").args(&self.arguments);
         // Callers' settings must not leak into the demo's own processes.
-        for name in ["LANDLINE_URL", "LANDLINE_TOKEN", "LANDLINE_DATA"] {
+        for name in ["LANDLINE_URL", "LANDLINE_TOKEN", "LANDLINE_DATA_DIR", "LANDLINE_CONFIG"] {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().cloned());

@@ -109,8 +109,6 @@ impl DemoDir {
             format!("LANDLINE_BIN={}", quoted(&binary.to_string_lossy())),
         ];
         lines.extend(sites.iter().enumerate().map(|(n, site)| format!("DEMO_SITE_{}={}", n + 1, site.port())));
-        // Without `export` a sourced file would not reach the commands that need it.
-        lines.push("export LANDLINE_URL LANDLINE_TOKEN LANDLINE_METRICS_URL LANDLINE_BIN".to_owned());
         Ok(certs::state::write_secret(&self.env(), format!("{}\n", lines.join("\n")).as_bytes())?)
     }
 
@@ -160,7 +158,8 @@ pub(super) async fn end(path: &Path, within: Duration) -> anyhow::Result<()> {
     let mut file = match File::options().read(true).write(true).open(path.join(LOCK)) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(eprintln!("no demo runs in {}", path.display()));
+            eprintln!("no demo runs in {}", path.display());
+            return Ok(());
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.join(LOCK).display())),
     };

@@ -40,7 +40,7 @@ Examples:
   landline demo
   landline demo --down
 
-Runs in the foreground until Ctrl-C. What a caller needs stands in DIR/env, ready for `source`.")]
+Runs in the foreground until Ctrl-C. What a caller needs stands in DIR/env, as lines for a shell.")]
 pub(super) struct Demo {
     /// Where it keeps its files; removed and made anew at each start
     #[arg(long, default_value = "target/demo")]
@@ -195,7 +195,7 @@ impl Running {
             .map(|site| format!("  landline tunnel open {} localhost:{} --scheme https", site.agent(), site.port()));
         format!(
             "\nLandline demo\n\n  API      {url}\n  metrics  {metrics}\n  agents   home-1 home-2 home-3, an HTTPS site behind each\n\n\
-             In another shell:\n\n  source {env}\n  export PATH=\"$(dirname \"$LANDLINE_BIN\"):$PATH\"\n  landline agents ls\n{sites}\n\n\
+             In another shell:\n\n  set -a; . {env}; set +a\n  export PATH=\"$(dirname \"$LANDLINE_BIN\"):$PATH\"\n  landline agents ls\n{sites}\n\n\
              Ctrl-C ends it all; so does `make demo-down`.",
             url = self.ports.url(),
             metrics = self.ports.metrics_url(),
