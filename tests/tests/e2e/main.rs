@@ -7,4 +7,5 @@ mod hostile_master;
 mod outside_judges;
 mod readme;
 mod tunnel_bytes;
+mod tunnel_limits;
 mod tunnel_lives;
