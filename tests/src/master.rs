@@ -1,13 +1,14 @@
 //! One real master process in a folder of its own, on ports of its own.
 
 use std::{
+    fs::File,
     path::PathBuf,
     process::{Command, ExitStatus},
-    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
 use reqwest::Method;
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -31,16 +32,30 @@ pub struct Master {
     pub range: std::ops::RangeInclusive<u16>,
     environment: Vec<(String, String)>,
     process: Option<Process>,
+    _range: OwnRange,
 }
 
-/// Ports for tunnels of one master: no two masters of a run share any.
-fn own_range() -> std::ops::RangeInclusive<u16> {
-    const WIDTH: u16 = 40;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Tests run in processes of their own: the process id keeps them apart, the counter the masters within one.
-    let slot = (std::process::id() as u16).wrapping_mul(4).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 250;
-    let first = 20_000 + slot * WIDTH;
-    first..=first + WIDTH - 1
+/// Ports for tunnels of one master, shared with no other master of this machine while the lock lives.
+#[derive(Debug)]
+struct OwnRange {
+    ports: std::ops::RangeInclusive<u16>,
+    _lock: File,
+}
+
+impl OwnRange {
+    fn take() -> Self {
+        const WIDTH: u16 = 40;
+        // Below the ports that the kernel hands out by itself.
+        for slot in 0..300 {
+            let path = std::env::temp_dir().join(format!("landline-test-ports-{slot}"));
+            let file = File::options().create(true).truncate(false).write(true).open(path).expect("a lock file");
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let first = 20_000 + slot * WIDTH;
+                return Self { ports: first..=first + WIDTH - 1, _lock: file };
+            }
+        }
+        panic!("every range of ports is in use");
+    }
 }
 
 impl Master {
@@ -60,7 +75,8 @@ impl Master {
     pub fn prepare(top: &str, tunnel: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (public_port, internal_port, metrics_port) = (free_port(), free_port(), free_port());
-        let range = own_range();
+        let own_range = OwnRange::take();
+        let range = own_range.ports.clone();
         let (first, last) = (range.start(), range.end());
         let data = folder.path().join("data");
         let text = format!(
@@ -71,7 +87,16 @@ impl Master {
              [tunnel]\nport_range = \"{first}-{last}\"\n{tunnel}\n"
         );
         std::fs::write(folder.path().join("landline.toml"), text).expect("a configuration");
-        Self { folder, public_port, internal_port, metrics_port, range, environment: Vec::new(), process: None }
+        Self {
+            folder,
+            public_port,
+            internal_port,
+            metrics_port,
+            range,
+            environment: Vec::new(),
+            process: None,
+            _range: own_range,
+        }
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
