@@ -16,6 +16,9 @@ use landline_agent::{
 
 use super::Overrides;
 
+/// Longest input read as a token, bytes: several times the longest there is.
+const TOKEN_MAX: u64 = 8 * 1024;
+
 const EXAMPLES: &str = "\
 Examples:
   landline-agent enrol --token-file token.txt
@@ -28,7 +31,7 @@ pub(super) struct Arguments {
     /// The join token, or `-` to read it from stdin. Without one the configured id, secret and pin are used.
     #[arg(value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
-    /// A file that holds the join token.
+    /// A file that holds the join token, or `-` for stdin.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Enrol even if there is a certificate already.
@@ -39,12 +42,9 @@ pub(super) struct Arguments {
 /// The token as a setting.
 pub(super) fn token(arguments: &Arguments) -> anyhow::Result<Overrides> {
     let token = match (&arguments.token, &arguments.token_file) {
-        (Some(dash), _) if dash == "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read the token from stdin")?;
-            text
-        }
+        (Some(dash), _) if dash == "-" => from_stdin()?,
         (Some(token), _) => token.clone(),
+        (None, Some(dash)) if dash.as_os_str() == "-" => from_stdin()?,
         (None, Some(file)) => {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
         }
@@ -54,6 +54,12 @@ pub(super) fn token(arguments: &Arguments) -> anyhow::Result<Overrides> {
         return Err(Mistakes(vec!["the join token is empty".into()]).into());
     }
     Ok(vec![("join_token", token)])
+}
+
+fn from_stdin() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(TOKEN_MAX).read_to_string(&mut text).context("cannot read the token from stdin")?;
+    Ok(text)
 }
 
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {

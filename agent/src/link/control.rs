@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use proto::{
     code::Code,
     control::{FromAgent, FromMaster, Heartbeat, Welcome},
+    limits::HEARTBEATS_MISSED_MAX,
     net::stream::{self, FrameStream},
 };
 use tokio::{
@@ -46,6 +47,7 @@ pub(super) async fn serve(
     let _streams = AbortOnDropHandle::new(tokio::spawn(context.dispatch.clone().serve(connection.clone())));
     let mut heartbeat = interval(Duration::from_millis(welcome.heartbeat_interval_ms.into()));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let deaf_after = heartbeat.period() * (HEARTBEATS_MISSED_MAX + 1);
     let mut serving = Serving {
         context: context.clone(),
         connection: connection.clone(),
@@ -55,6 +57,8 @@ pub(super) async fn serve(
         drain: None,
         seq: 0,
         stored: Instant::now(),
+        answered: Instant::now(),
+        deaf_after,
     };
     let ended = serving.run(heartbeat, shutdown).await;
     stream::close(connection, ended.code);
@@ -70,6 +74,9 @@ struct Serving {
     drain: Option<Draining>,
     seq: u64,
     stored: Instant,
+    /// When the master last answered a heartbeat, and for how long it may not.
+    answered: Instant,
+    deaf_after: Duration,
 }
 
 /// The master asked us to leave.
@@ -123,6 +130,7 @@ impl Serving {
     fn on_message(&mut self, message: FromMaster) -> Result<(), Ended> {
         match message {
             FromMaster::HeartbeatAck { master_time_ms, .. } => {
+                self.answered = Instant::now();
                 self.context.dispatch.freshness.learn(master_time_ms);
                 self.store_time(master_time_ms);
             }
@@ -143,11 +151,15 @@ impl Serving {
         self.send(&FromAgent::Heartbeat(Heartbeat { seq: self.seq, stats, rtt_us })).await
     }
 
-    /// Once a second: silence, an overdue drain, a due renewal.
+    /// Once a second: silence, a master that hears and does not answer, an overdue drain, a due renewal.
     fn look(&mut self) -> Result<(), Ended> {
         let silent_after = self.context.dialer.tuning.keep_alive * SILENT_KEEP_ALIVES;
         if self.heard.silent_for(&self.connection) >= silent_after {
             return Err(Ended::network(Code::SILENT, format!("nothing was heard for {silent_after:?}")));
+        }
+        if self.answered.elapsed() >= self.deaf_after {
+            let message = "packets arrive, but the master answers no heartbeat";
+            return Err(Ended::network(Code::HEARTBEAT_LOST, message));
         }
         if let Some(drain) = self.drain.filter(|drain| Instant::now() >= drain.until) {
             return Err(Ended::network(drain.code, "the drain is over"));

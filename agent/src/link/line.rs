@@ -29,7 +29,7 @@ use super::{
 };
 
 /// Time for the last packets of a line that this end closes.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug, Clone)]
@@ -89,7 +89,22 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
         Ok(dialed) => dialed,
         Err(error) => return of_connect(&error),
     };
-    let ended = on_connection(&context, &dialed, connected, shutdown).await;
+    // Once the line is up, `on_connection` says goodbye itself; before that, closing is all there is to say. Without it
+    // the master, which may have let us in already, would wait for our silence to tell.
+    let told_before_up = async {
+        shutdown.cancelled().await;
+        if connected.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        () = told_before_up => {
+            stream::close(&dialed.connection, Code::SHUTDOWN);
+            Ended::network(Code::SHUTDOWN, "the agent is shutting down")
+        }
+        ended = on_connection(&context, &dialed, connected.clone(), shutdown.clone()) => ended,
+    };
     // The close frame goes out before the socket does; nobody waits for it longer than this.
     let _ = tokio::time::timeout(CLOSE_WITHIN, dialed.endpoint.wait_idle()).await;
     ended

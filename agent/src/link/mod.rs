@@ -135,8 +135,9 @@ async fn supervised(
                 up_since = Some(Instant::now());
                 continue;
             }
-            // Before the line is up nobody hears a goodbye.
+            // Before the line is up it only has to close its connection.
             () = shutdown.cancelled(), if up_since.is_none() => {
+                let _ = tokio::time::timeout(line::CLOSE_WITHIN * 2, &mut task).await;
                 return (Ended::network(Code::SHUTDOWN, "the agent is shutting down"), None);
             }
             () = tokio::time::sleep(connect_within), if up_since.is_none() => {

@@ -234,6 +234,18 @@ async fn silence_is_noticed_and_a_fresh_line_dialled() {
 }
 
 #[tokio::test]
+async fn a_master_that_answers_no_heartbeat_is_left() {
+    let master = Master::start();
+    let agent = Running::start(config(&master, master.address(), "state"));
+    master.enrols().await;
+    // Acknowledged by QUIC, never by the master: a process that hangs looks like this.
+    let line = master.welcomes().await;
+    assert_eq!(stream_code(&line.connection.closed().await), Code::HEARTBEAT_LOST);
+    master.welcomes().await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_wrong_pin_gets_no_secret_and_says_so() {
     let (master, stranger) = (Master::start(), Master::start());
     let config = Config {

@@ -39,7 +39,7 @@ pub fn marked_processes(variable: &str) -> Vec<i32> {
 }
 
 pub fn process_count() -> u32 {
-    // No subprocess per sample: the kernel's own list is read through sysinfo where it is asked for by a command.
+    // Counting takes a subprocess here, which a sample must not cost; 0 reads as not told.
     0
 }
 

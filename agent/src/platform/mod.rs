@@ -5,6 +5,12 @@
 #[cfg_attr(not(target_os = "linux"), path = "bsd.rs")]
 mod system;
 
+/// Only compiled, so that it does not rot where Linux alone is built.
+#[cfg(all(test, target_os = "linux"))]
+#[path = "bsd.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the functions of another system")]
+mod bsd;
+
 pub mod users;
 
 use rustix::process::{Pid, Signal};

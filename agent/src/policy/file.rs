@@ -98,7 +98,7 @@ fn check(text: PolicyText, mut mistakes: Vec<String>) -> Result<Rules, Vec<Strin
             run_as: exec.run_as,
             cwd: exec.cwd,
         },
-        commands: each("commands.allow", &all(&commands.allow, "*.*"), &mut mistakes, |item| command_pattern(item)),
+        commands: each("commands.allow", &all(&commands.allow, "*.*"), &mut mistakes, command_pattern),
     };
     if mistakes.is_empty() { Ok(rules) } else { Err(mistakes) }
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use proto::{ALPN_ENROL, ALPN_LINE, code::Code, limits::AUTHENTICATE_WITHIN, net::stream::close};
 use quinn::crypto::rustls::HandshakeData;
@@ -22,6 +23,9 @@ use super::{Fleet, enrol, hello};
 const PENDING_BEFORE_RETRY: usize = 256;
 /// Handshakes in flight at most; beyond it new ones are dropped and tried again by their senders.
 const PENDING_MAX: usize = 1024;
+/// Handshakes in flight at most from one network, so that no address alone can fill the places. A whole office behind one
+/// address still comes in, a few at a time.
+const PENDING_PER_NETWORK: usize = 64;
 /// Connections an address may start per second before it is asked to prove itself.
 const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Time for the TLS handshake alone.
@@ -32,17 +36,27 @@ const FORGET_EVERY: Duration = Duration::from_secs(30);
 /// What the accept loop counts.
 struct Gate {
     pending: AtomicUsize,
+    networks: DashMap<IpAddr, usize>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
 }
 
 /// One handshake in flight; dropping it frees its place.
-struct Place(Arc<Gate>);
+struct Place {
+    gate: Arc<Gate>,
+    network: IpAddr,
+}
 
 impl Gate {
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let network = network(address);
         let before = self.pending.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.clone());
-        (before < PENDING_MAX).then_some(place)
+        let beside = {
+            let mut pending = self.networks.entry(network).or_insert(0);
+            *pending += 1;
+            *pending
+        };
+        let place = Place { gate: self.clone(), network };
+        (before < PENDING_MAX && beside <= PENDING_PER_NETWORK).then_some(place)
     }
 
     /// Whether an unvalidated address must prove itself first.
@@ -54,14 +68,26 @@ impl Gate {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+        self.gate.pending.fetch_sub(1, Ordering::Relaxed);
+        self.gate.networks.remove_if_mut(&self.network, |_, pending| {
+            *pending -= 1;
+            *pending == 0
+        });
+    }
+}
+
+/// What one customer usually gets: an IPv4 address, or an IPv6 network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
     }
 }
 
 /// Accepts until `stop`; connections already taken go on.
 pub(super) async fn run(fleet: Arc<Fleet>, endpoint: quinn::Endpoint, stop: CancellationToken) {
     let addresses = RateLimiter::keyed(Quota::per_second(PER_ADDRESS));
-    let gate = Arc::new(Gate { pending: AtomicUsize::new(0), addresses });
+    let gate = Arc::new(Gate { pending: AtomicUsize::new(0), networks: DashMap::new(), addresses });
     let mut forget = tokio::time::interval(FORGET_EVERY);
     loop {
         tokio::select! {
@@ -85,7 +111,7 @@ fn admit(fleet: &Arc<Fleet>, gate: &Arc<Gate>, incoming: quinn::Incoming) {
         }
         return;
     }
-    let Some(place) = gate.enter() else {
+    let Some(place) = gate.enter(address) else {
         incoming.ignore();
         return;
     };
@@ -136,4 +162,23 @@ fn alpn(connection: &quinn::Connection) -> Option<Vec<u8>> {
 pub(super) fn peer_certificate(connection: &quinn::Connection) -> Option<Vec<u8>> {
     let chain = connection.peer_identity()?.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
     chain.first().map(|certificate| certificate.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_network_alone_fills_the_places() {
+        let addresses = RateLimiter::keyed(Quota::per_second(PER_ADDRESS));
+        let gate = Arc::new(Gate { pending: AtomicUsize::new(0), networks: DashMap::new(), addresses });
+        let greedy: Vec<_> = (0..2 * PENDING_PER_NETWORK as u128)
+            .filter_map(|host| gate.enter(IpAddr::V6((0x2001_0db8_u128 << 96 | host).into())))
+            .collect();
+        assert_eq!(greedy.len(), PENDING_PER_NETWORK);
+        assert!(gate.enter(IpAddr::from([192, 0, 2, 1])).is_some());
+        drop(greedy);
+        assert_eq!(gate.pending.load(Ordering::Relaxed), 0);
+        assert!(gate.networks.is_empty());
+    }
 }

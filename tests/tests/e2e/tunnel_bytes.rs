@@ -136,8 +136,6 @@ async fn tcp_behaves_as_on_a_direct_connection() {
     let tunnel = master.api().open_tunnel("corners", direct.port(), "tcp").await;
     let tunnelled = listen(&tunnel);
     tokio::task::spawn_blocking(move || {
-        // The probe of the tunnel is the first connection the target sees.
-        drop(target.accept().unwrap());
         for (name, address) in [("direct", direct), ("tunnelled", tunnelled)] {
             half_close(&target, address, name);
             reset_by_client(&target, address, name);
@@ -150,11 +148,17 @@ async fn tcp_behaves_as_on_a_direct_connection() {
     .unwrap();
 }
 
+/// Two ends of one connection. A byte in front tells it from the probes that the tunnel makes on its own account.
 fn pair(target: &TcpListener, address: SocketAddr) -> (TcpStream, TcpStream) {
-    let client = connect(address);
-    let (server, _) = target.accept().unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
-    (client, server)
+    let mut client = connect(address);
+    client.write_all(b"!").unwrap();
+    loop {
+        let (mut server, _) = target.accept().unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        if server.read_exact(&mut [0]).is_ok() {
+            return (client, server);
+        }
+    }
 }
 
 /// The client says all it has and still hears everything.
@@ -251,19 +255,24 @@ async fn alone_stalled_readers_delay_nobody() {
         read_exactly(address, 256 << 20);
         256.0 / started.elapsed().as_secs_f64()
     };
-    let median = move || {
-        let mut rates: Vec<f64> = (0..5).map(|_| rate()).collect();
-        rates.sort_by(f64::total_cmp);
-        rates[2]
-    };
-    let alone = tokio::task::spawn_blocking(median).await.unwrap();
-    let stalled =
-        tokio::task::spawn_blocking(move || (0..32).map(|_| connect(address)).collect::<Vec<_>>()).await.unwrap();
     let seen = last_heartbeat(&master).await;
-    let beside = tokio::task::spawn_blocking(median).await.unwrap();
-    let ratio = beside / alone;
-    println!("one stream: alone {alone:.0} MiB/s, beside 32 stalled readers {beside:.0} MiB/s, ratio {ratio:.2}");
-    assert!(ratio > 0.9, "{alone:.0} MiB/s alone, {beside:.0} MiB/s beside 32 stalled readers");
+    // Alternately without and with the stalled readers, so that whatever else the machine does falls on both.
+    let mut ratios = Vec::new();
+    let mut stalled: Vec<TcpStream> = Vec::new();
+    for _ in 0..7 {
+        drop(std::mem::take(&mut stalled));
+        connections(&master, &tunnel, 0).await;
+        let alone = tokio::task::spawn_blocking(rate).await.unwrap();
+        stalled = tokio::task::spawn_blocking(move || (0..32).map(|_| connect(address)).collect()).await.unwrap();
+        connections(&master, &tunnel, 32).await;
+        filled(&master, &tunnel).await;
+        let beside = tokio::task::spawn_blocking(rate).await.unwrap();
+        println!("one stream: alone {alone:.0} MiB/s, beside 32 stalled readers {beside:.0} MiB/s");
+        ratios.push(beside / alone);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("ratio: median {:.2}, from {:.2} to {:.2}", ratios[3], ratios[0], ratios[6]);
+    assert!(ratios[3] >= 0.9, "beside 32 stalled readers a stream keeps {ratios:.2?} of its rate");
     eventually(Duration::from_secs(20), "the next heartbeat arrives", || async {
         (last_heartbeat(&master).await != seen).then_some(())
     })
@@ -272,10 +281,33 @@ async fn alone_stalled_readers_delay_nobody() {
     assert_eq!(line["presence"], "online");
     assert!(!master.log().contains("silence on the line"), "the line was suspected");
     // None of them was given up.
-    let open = master.api().tunnel(tunnel["id"].as_str().unwrap()).await;
-    assert_eq!(open["connections_open"], 32, "{open}");
+    connections(&master, &tunnel, 32).await;
     drop(stalled);
     assert!(master.process().exited().is_none());
+}
+
+/// Waits until the tunnel carries this many connections.
+async fn connections(master: &Master, tunnel: &serde_json::Value, wanted: u64) {
+    eventually(PATIENCE, &format!("{wanted} connections are open"), || async {
+        let tunnel = master.api().tunnel(tunnel["id"].as_str()?).await;
+        (tunnel["connections_open"] == wanted).then_some(())
+    })
+    .await;
+}
+
+/// Waits until nothing flows any more: every buffer on the way to readers that do not read is full.
+async fn filled(master: &Master, tunnel: &serde_json::Value) {
+    const STILL: Duration = Duration::from_millis(400);
+    let id = tunnel["id"].as_str().unwrap();
+    let mut last = (Instant::now(), serde_json::Value::Null);
+    let deadline = Instant::now() + PATIENCE;
+    while last.0.elapsed() < STILL {
+        let bytes = master.api().tunnel(id).await["bytes_out"].clone();
+        if bytes != last.1 {
+            last = (Instant::now(), bytes);
+        }
+        assert!(Instant::now() < deadline, "the readers never stalled");
+    }
 }
 
 async fn last_heartbeat(master: &Master) -> String {

@@ -42,9 +42,15 @@ async fn is_over(master: &Master, tunnel: &Value, status: &str, reason: &str) {
 async fn tunnel_with_connection(master: &Master, agent: &str, target: &TcpListener) -> (Value, TcpStream, TcpStream) {
     let tunnel = master.api().open_tunnel(agent, target.local_addr().unwrap().port(), "tcp").await;
     assert_eq!(tunnel["status"], "active", "{tunnel}");
-    drop(target.accept().unwrap());
-    let client = TcpStream::connect(("127.0.0.1", port_of(&tunnel))).unwrap();
-    let (server, _) = target.accept().unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", port_of(&tunnel))).unwrap();
+    client.write_all(b"!").unwrap();
+    // Probes connect too and say nothing.
+    let server = loop {
+        let mut server = target.accept().unwrap().0;
+        if server.read_exact(&mut [0]).is_ok() {
+            break server;
+        }
+    };
     for socket in [&client, &server] {
         socket.set_read_timeout(Some(SOON)).unwrap();
     }
@@ -64,7 +70,7 @@ async fn closing_kills_every_connection_within_a_second() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     server.read(&mut [0]).expect_err("the target's connection is reset");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    is_over(&master, &tunnel, "disconnected", "closed").await;
+    is_over(&master, &tunnel, "disconnected", "closed_by_user").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,9 +105,9 @@ async fn a_connection_parked_while_the_agent_is_away_completes_on_its_return() {
     parked.write_all(b"patience").unwrap();
     agent.start();
     let accepted = tokio::task::spawn_blocking(move || {
-        let (mut server, _) = target.accept().unwrap();
         let mut heard = [0; 8];
-        server.read_exact(&mut heard).unwrap();
+        // A probe may come first; it says nothing.
+        while target.accept().unwrap().0.read_exact(&mut heard).is_err() {}
         heard
     });
     assert_eq!(&accepted.await.unwrap(), b"patience");
@@ -231,7 +237,7 @@ async fn a_standing_tunnel_follows_its_agent_and_survives_the_master() {
     assert_eq!(after["listen"], tunnel["listen"]);
     master.sockets_equal_rows().await;
     master.api().call(Method::DELETE, &format!("/tunnels/{}", id(&tunnel)), None).await;
-    is_over(&master, &tunnel, "disconnected", "closed").await;
+    is_over(&master, &tunnel, "disconnected", "closed_by_user").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +256,7 @@ async fn a_full_range_and_a_squatter_are_told_and_never_reported_as_ours() {
     assert_eq!(port_of(&tunnel), free, "{tunnel}");
     let body = json!({ "agent_id": "range", "target": { "host": "127.0.0.1", "port": port + 1, "scheme": "tcp" } });
     let (status, code) = master.api().refused(Method::POST, "/tunnels", Some(body)).await;
-    assert_eq!((status, code.as_str()), (503, "port_range_full"));
+    assert_eq!((status, code.as_str()), (409, "ports_exhausted"));
     drop(squatters);
     master.sockets_equal_rows().await;
 }
