@@ -40,6 +40,8 @@ pub struct Journal {
 struct Inner {
     file: File,
     grown: u64,
+    /// The last line may be half written; the next one starts afresh behind it.
+    torn: bool,
     entries: BTreeMap<RequestId, Entry>,
 }
 
@@ -84,8 +86,15 @@ impl Journal {
                 .map(|(id, entry)| Leftover { id: *id, process: entry.process.clone() })
                 .collect(),
         };
-        let file = rewrite(&path, &entries)?;
-        Ok((Self { path, inner: Mutex::new(Inner { file, grown: 0, entries }) }, recovered))
+        let (file, torn) = match rewrite(&path, &entries) {
+            Ok(file) => (file, false),
+            Err(error) => {
+                // A full disk must not keep the agent away: forwards need no journal, and what does is refused singly.
+                tracing::error!(error = &error as &dyn std::error::Error, "the journal was not rewritten; disk full?");
+                (append_to(&path)?, true)
+            }
+        };
+        Ok((Self { path, inner: Mutex::new(Inner { file, grown: 0, torn, entries }) }, recovered))
     }
 
     /// Writes down that a request was taken at the master's time `at_ms`. On disk when this returns.
@@ -107,11 +116,14 @@ impl Journal {
 
     fn append(&self, id: RequestId, entry: Entry) -> Result<(), JournalError> {
         let mut inner = self.lock();
-        let line = line(id, &entry);
+        let line = format!("{}{}", if inner.torn { "\n" } else { "" }, line(id, &entry));
+        // A full disk takes half a line and then fails.
+        inner.torn = true;
         inner.file.write_all(line.as_bytes())?;
         if !entry.ended {
             inner.file.sync_data()?;
         }
+        inner.torn = false;
         inner.grown += line.len() as u64;
         inner.entries.insert(id, entry);
         if inner.grown > REWRITE_AFTER {
@@ -169,6 +181,10 @@ fn rewrite(path: &Path, entries: &BTreeMap<RequestId, Entry>) -> Result<File, Jo
         let _ = text.write_str(&line(*id, entry));
     }
     certs::state::write_secret(path, text.as_bytes())?;
+    append_to(path)
+}
+
+fn append_to(path: &Path) -> Result<File, JournalError> {
     let open = OpenOptions::new().append(true).open(path);
     open.map_err(|source| JournalError::Read { path: path.to_owned(), source })
 }
@@ -226,6 +242,20 @@ mod tests {
             assert!(taken.contains(&first), "cut at {cut}");
             assert_eq!(taken.contains(&second), cut == whole.len(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_follows_a_half_written_line_is_read() {
+        let (_folder, dir) = folder();
+        let (torn, next) = (RequestId::random(), RequestId::random());
+        let (journal, _) = Journal::open(&dir).unwrap();
+        let half = line(torn, &Entry { at_ms: 1, process: None, ended: false });
+        journal.lock().file.write_all(&half.as_bytes()[..half.len() - 3]).unwrap();
+        journal.lock().torn = true;
+        journal.begin(next, 2).unwrap();
+        drop(journal);
+        let (_, recovered) = Journal::open(&dir).unwrap();
+        assert_eq!(recovered.taken, [(next, 2)]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// Threads for disk work end soon after it: an idle agent holds none.
 const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(1);
-const BLOCKING_THREADS_MAX: usize = 16;
+/// Enough that names which do not resolve leave room for the journal; each exists only while it works.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
     log_to_stderr(&config)?;
