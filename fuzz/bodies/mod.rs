@@ -5,8 +5,11 @@ mod certificates;
 mod messages;
 mod replays;
 
+/// A target's name and its body.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
 /// Every target but the tunnels' state machine, which brings its own body.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[Target] = &[
     ("agent_id", messages::agent_id),
     ("command_reply", messages::message::<proto::command::Reply>),
     ("csr", certificates::csr),

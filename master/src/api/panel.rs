@@ -29,8 +29,11 @@ use crate::{
     tunnel::CloseReason,
 };
 
+/// A call's name and what makes its handlers.
+type Call = (&'static str, fn() -> MethodRouter<Api>);
+
 pub(super) fn router() -> Router<Api> {
-    let calls: [(&str, fn() -> MethodRouter<Api>); 4] = [
+    let calls: [Call; 4] = [
         ("quickconnect_check", || get(quickconnect_check).post(quickconnect_check)),
         ("tunnel_status", || get(tunnel_status).post(tunnel_status)),
         ("tunnel_heartbeat", || get(tunnel_heartbeat).post(tunnel_heartbeat)),

@@ -62,6 +62,7 @@ enum Command {
     /// Run a program on an agent and stream its output
     Exec(exec::Exec),
     /// Send one typed command and print its reply
+    #[allow(clippy::enum_variant_names, reason = "it is the word users type")]
     Command(command::Call),
     /// Open, list and close tunnels
     Tunnel(tunnel::Tunnel),

@@ -1,5 +1,7 @@
 //! End to end: the real binaries, real peers, real faults. One binary, so that it is linked once.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed step is a failed test; figures go to its log")]
+
 mod clocks;
 mod crash;
 mod enrolment;
