@@ -1,6 +1,6 @@
 //! An agent played by the test: speaks the real codec with real keys and says whatever it is told to.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use certs::{
     identity::AgentKey,
@@ -8,6 +8,8 @@ use certs::{
     tls,
 };
 use proto::{
+    ALPN_LINE,
+    code::Code,
     control::{Carrier, FromAgent, FromMaster, Hello, HelloReply},
     enrol::{EnrolReply, EnrolRequest},
     id::InstanceId,
@@ -15,9 +17,10 @@ use proto::{
     net::{
         carrier::{DialError, Dialed, Dialer},
         frame::FrameError,
-        quic::Tuning,
-        stream::{FrameStream, RecvHalf, SendHalf},
+        quic::{self, Tuning},
+        stream::{FrameStream, RecvHalf, SendHalf, close_code},
     },
+    open::Open,
 };
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -97,6 +100,42 @@ pub fn new_key(folder: &Path, name: &str) -> AgentKey {
     AgentKey::load_or_create(&folder.join(name)).expect("a key")
 }
 
+/// Dials under the ALPN of lines without any certificate.
+pub async fn knock_without_certificate(token: &JoinToken) -> Result<Dialed, DialError> {
+    let config = tls::agent_enrol_config(&token.pin, None, 0).expect("a TLS configuration");
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![ALPN_LINE.to_vec()];
+    dial(&token.address, Arc::new(config)).await
+}
+
+/// First packets of `count` handshakes, each of a connection of its own, caught before anybody answers.
+pub async fn first_packets(token: &JoinToken, count: usize) -> Vec<Vec<u8>> {
+    let catcher = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let address = catcher.local_addr().expect("an address");
+    let config = tls::agent_enrol_config(&token.pin, None, 0).expect("a TLS configuration");
+    let endpoint = quic::client_endpoint(address, config, &Tuning::default()).expect("an endpoint");
+    // One that is dropped says goodbye, and one that waits says hello again: the catch is told apart by connection id.
+    let (mut attempts, mut packets) = (Vec::with_capacity(count), BTreeMap::new());
+    let mut packet = [0; 2048];
+    while packets.len() < count {
+        attempts.push(endpoint.connect(address, tls::SERVER_NAME).expect("a handshake"));
+        while packets.len() < attempts.len() {
+            let length = tokio::time::timeout(PATIENCE, catcher.recv(&mut packet)).await;
+            let caught = packet[..length.expect("a packet leaves").expect("it is caught")].to_vec();
+            // Flags, version, then the destination's connection id behind its length.
+            let id = caught[6..6 + usize::from(caught[5])].to_vec();
+            packets.entry(id).or_insert(caught);
+        }
+    }
+    packets.into_values().collect()
+}
+
+/// Waits until the other end closes, and gives its code.
+pub async fn closed(connection: &quinn::Connection, within: Duration) -> Code {
+    let error = tokio::time::timeout(within, connection.closed()).await;
+    close_code(&error.unwrap_or_else(|_| panic!("the connection still stands after {within:?}")))
+}
+
 impl Puppet {
     /// Enrols with what the API gave out.
     pub async fn enrolled(created: &Value, folder: &Path) -> Self {
@@ -108,11 +147,15 @@ impl Puppet {
         }
     }
 
+    /// Connects under its certificate and says nothing.
+    pub async fn knock(&self) -> Result<Dialed, DialError> {
+        let config = tls::agent_line_config(&self.token.pin, &self.key, &self.certificate_der, 0).expect("TLS");
+        dial(&self.token.address, config).await
+    }
+
     /// Says `hello` and gives the master's answer with the line.
     pub async fn hello(&self, hello: &Hello) -> Result<(HelloReply, PuppetLine), FrameError> {
-        let config = tls::agent_line_config(&self.token.pin, &self.key, &self.certificate_der, 0).expect("TLS");
-        let dialed =
-            dial(&self.token.address, config).await.map_err(|error| FrameError::Io(std::io::Error::other(error)))?;
+        let dialed = self.knock().await.map_err(|error| FrameError::Io(std::io::Error::other(error)))?;
         let mut control = open(&dialed).await;
         control.send.write_frame(hello).await?;
         let reply = control.read_within(PATIENCE).await?;
@@ -136,6 +179,14 @@ impl PuppetLine {
 
     pub async fn hear(&mut self) -> Result<FromMaster, FrameError> {
         self.control.read_within(PATIENCE).await
+    }
+
+    /// The next stream that the master opens, with its header; `None` once the line is gone.
+    pub async fn work(connection: &quinn::Connection) -> Option<(Open, FrameStream)> {
+        let (send, recv) = connection.accept_bi().await.ok()?;
+        let mut stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
+        let open = stream.read_within(PATIENCE).await.ok()?;
+        Some((open, stream))
     }
 }
 

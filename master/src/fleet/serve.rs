@@ -21,8 +21,42 @@ use crate::events::Draft;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A control message that cannot be written for this long means a dead line.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// Control messages an agent may send within a second: what waited through 45 seconds of silence at the shortest interval,
+/// and to spare.
+const MESSAGES_PER_SECOND: u32 = 100;
 /// Keep-alives without which a line is suspect, in tenths: 2.4 of them.
 const SUSPECT_TENTHS: u32 = 24;
+
+/// What an agent may say once, and how much in a second: each message costs the master time, some of them a row.
+struct Manners {
+    policy: bool,
+    history: bool,
+    second: Instant,
+    messages: u32,
+}
+
+impl Manners {
+    fn new() -> Self {
+        Self { policy: false, history: false, second: Instant::now(), messages: 0 }
+    }
+
+    /// The code to close with when `message` is one too many.
+    fn broken_by(&mut self, message: &FromAgent) -> Option<Code> {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            (self.second, self.messages) = (Instant::now(), 0);
+        }
+        self.messages += 1;
+        if self.messages > MESSAGES_PER_SECOND {
+            return Some(Code::BUSY);
+        }
+        let again = match message {
+            FromAgent::Policy { .. } => std::mem::replace(&mut self.policy, true),
+            FromAgent::History(_) => std::mem::replace(&mut self.history, true),
+            FromAgent::Heartbeat(_) | FromAgent::Goodbye { .. } => false,
+        };
+        again.then_some(Code::UNEXPECTED)
+    }
+}
 
 /// When something was last heard, by two measures.
 struct Ears {
@@ -58,6 +92,7 @@ pub(super) async fn serve(
     mut outbox: mpsc::Receiver<FromMaster>,
 ) -> Code {
     let mut ears = Ears::new(line, fleet.heartbeat_interval);
+    let mut manners = Manners::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let ended = tokio::select! {
@@ -65,7 +100,10 @@ pub(super) async fn serve(
             error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| close_code(&error))),
             Some(message) = outbox.recv() => tell(&mut control, &message).await,
             frame = control.recv.next::<FromAgent>() => match frame {
-                Ok(message) => hear(fleet, line, &mut control, &mut ears, message).await,
+                Ok(message) => match manners.broken_by(&message) {
+                    None => hear(fleet, line, &mut control, &mut ears, message).await,
+                    broken => broken,
+                },
                 Err(error) => Some(frame_code(&error)),
             },
             stream = connection.accept_bi() => stream.is_ok().then_some(Code::UNEXPECTED),

@@ -82,9 +82,10 @@ impl Failure {
     }
 }
 
-/// Whether a code says something about the target (or the owner's policy on it) rather than about the line.
+/// Whether a code says something about the target (or the owner's policy on it, or an agent that answers nonsense) rather
+/// than about the line. Codes of newer agents do.
 pub(super) fn is_about_target(code: Code) -> bool {
-    [
+    let known = [
         Code::TARGET_REFUSED,
         Code::TARGET_UNREACHABLE,
         Code::TARGET_TIMEOUT,
@@ -93,6 +94,9 @@ pub(super) fn is_about_target(code: Code) -> bool {
         Code::UNKNOWN_OPERATION,
         Code::INVALID,
         Code::TOO_SLOW,
-    ]
-    .contains(&code)
+        Code::MALFORMED,
+        Code::TOO_LARGE,
+        Code::INTERNAL,
+    ];
+    known.contains(&code) || code.word().is_none()
 }

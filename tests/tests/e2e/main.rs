@@ -5,7 +5,10 @@
 mod clocks;
 mod crash;
 mod enrolment;
+mod hostile_agent;
 mod hostile_master;
+
+mod hostile_target;
 mod outside_judges;
 mod readme;
 mod tunnel_bytes;
