@@ -10,7 +10,10 @@ mod hostile_master;
 
 mod hostile_target;
 mod outside_judges;
+mod panel;
 mod readme;
+mod secrets;
+mod starts;
 mod tunnel_bytes;
 mod tunnel_limits;
 mod tunnel_lives;
