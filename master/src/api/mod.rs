@@ -62,10 +62,11 @@ fn around(router: Router, hosts: Hosts, panicked: impl Fn() + Clone + Send + Syn
         .layer(middleware::from_fn(problems_everywhere))
 }
 
-/// The metrics socket: one path, the same guards.
+/// The metrics socket: nothing else is on it, so its root shows them too. The same guards.
 pub fn metrics_router(metrics: std::sync::Arc<crate::metrics::Metrics>, hosts: &[String]) -> Router {
     let panics = metrics.clone();
     let router = Router::new()
+        .route("/", axum::routing::get(health::metrics))
         .route("/metrics", axum::routing::get(health::metrics))
         .fallback(|| async { Kind::NotFound.problem("metrics are at /metrics") })
         .with_state(metrics);

@@ -31,7 +31,7 @@ impl Ports {
     }
 
     pub(super) fn metrics_url(&self) -> String {
-        format!("http://127.0.0.1:{}/metrics", self.metrics)
+        format!("http://127.0.0.1:{}", self.metrics)
     }
 }
 
