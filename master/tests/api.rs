@@ -1,5 +1,4 @@
 //! The API of one master in this process, over real sockets: who may call what, and what hostile callers get.
-#![allow(clippy::unwrap_used, reason = "a test may panic; helpers of tests too")]
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 

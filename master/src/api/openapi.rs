@@ -23,7 +23,7 @@ use super::{
 
 const SCHEME: &str = "token";
 /// What every operation may answer beside its own: the guards, the gate and the extractors stand before all of them.
-const SHARED: [u16; 13] = [400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 500, 503];
+const SHARED: [u16; 14] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503];
 
 #[derive(OpenApi)]
 #[openapi(
