@@ -52,7 +52,6 @@ Environment:
   LANDLINE_TOKEN  an API token; on the master's host its admin token is found by itself";
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::enum_variant_names, reason = "the variants are the commands' names, and one of them is `command`")]
 enum Command {
     /// Run the master in the foreground
     Serve(serve::Serve),
