@@ -124,7 +124,7 @@ async fn all(context: &Context, mut filter: AgentFilter) -> anyhow::Result<Vec<A
 fn enrolment(credentials: &Credentials) -> String {
     format!(
         "Agent {} is registered. On its machine put these lines into the agent's environment or .env:\n\n{}\n\n\
-         or enrol with the join token instead:\n\n  landline-agent enrol {}\n\n\
+         or run `landline-agent enrol -` there and paste the join token, then Ctrl-D:\n\n  {}\n\n\
          The secret is shown once and can be used until {}.",
         credentials.agent.id,
         credentials.env.trim_end(),
