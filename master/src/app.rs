@@ -145,7 +145,7 @@ impl App {
             access: Access::new(store.clone(), config.access.token),
             settings: ApiSettings {
                 hosts: config.internal.hosts.clone(),
-                master_address: config.public.address.clone().unwrap_or_else(|| public_at.to_string()),
+                master_address: master_address(&config, public_at),
                 pin: authority.pin(),
                 secret_ttl: config.enrolment.secret_ttl,
             },
@@ -195,6 +195,22 @@ fn endpoint(config: &Config, authority: &Authority) -> Result<quinn::Endpoint, S
 
 fn listen_unix(path: &std::path::Path) -> Result<Listening, StartError> {
     Listening::unix(path).map_err(|source| StartError::ListenUnix { path: path.to_owned(), source })
+}
+
+/// What join tokens name. Where nobody said how agents reach this host, its own name is the best guess there is.
+fn master_address(config: &Config, bound: SocketAddr) -> String {
+    if let Some(address) = &config.public.address {
+        return address.clone();
+    }
+    if !bound.ip().is_unspecified() {
+        return bound.to_string();
+    }
+    let guess = format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), bound.port());
+    tracing::warn!(
+        guess,
+        "public.address is not set: join tokens name this host by its own name; set it to the host:port that agents reach"
+    );
+    guess
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
