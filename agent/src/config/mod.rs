@@ -172,7 +172,7 @@ impl Reading {
             return Some(pin);
         }
         let file = self.text("master_ca_file")?;
-        match std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| pin_of_pem(&pem)) {
+        match std::fs::read(&file).map_err(|error| error.to_string()).and_then(|pem| pin_of_ca_file(&pem)) {
             Ok(pin) => Some(pin),
             Err(error) => {
                 self.mistakes.push(format!("master_ca_file {file}: {error}"));
@@ -240,6 +240,6 @@ impl Reading {
     }
 }
 
-fn pin_of_pem(pem: &[u8]) -> Result<Pin, String> {
-    certs::ca_file::pin_of_pem(pem).map_err(|error| error.to_string())
+fn pin_of_ca_file(pem: &[u8]) -> Result<Pin, String> {
+    certs::ca_file::pin_of_file(pem).map_err(|error| error.to_string())
 }

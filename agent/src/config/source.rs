@@ -113,7 +113,12 @@ impl Settings {
         let shown = path.display();
         let lines = match dotenvy::from_path_iter(path) {
             Ok(lines) => lines,
-            Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            // A service that starts in a folder it may not enter has no `.env` there, as far as it can tell.
+            Err(dotenvy::Error::Io(error))
+                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
+            {
+                return;
+            }
             Err(_) => return self.mistakes.push(format!("{shown}: cannot be read")),
         };
         let mut variables = Vec::new();

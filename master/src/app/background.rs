@@ -17,10 +17,6 @@ const BATCH: usize = 500;
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// How often old rows are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// How long an `Idempotency-Key` is remembered.
-const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
-/// How long used secrets and revoked tokens stay for the record.
-const CREDENTIALS: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Writes every event to the store, in batches, until `stop`; then what is left.
 pub(super) async fn pump_events(store: Store, mut reader: Subscription, stop: CancellationToken) {
@@ -58,13 +54,7 @@ pub(super) async fn pump_events(store: Store, mut reader: Subscription, stop: Ca
 
 /// Removes what is older than the operator wants to keep.
 pub(super) async fn prune(store: Store, keep: config::Retention, stop: CancellationToken) {
-    let retention = Retention {
-        events: keep.events,
-        audit: keep.audit,
-        tunnels: keep.tunnels,
-        idempotency: IDEMPOTENCY,
-        credentials: CREDENTIALS,
-    };
+    let retention = Retention::from(&keep);
     let mut every = tokio::time::interval(PRUNE_EVERY);
     loop {
         tokio::select! {

@@ -210,6 +210,7 @@ mod tests {
             ("public.address", "master.example:444", |c| c.public.address.clone().unwrap()),
             ("internal.listen", "127.0.0.1:1", |c| c.internal.listen.to_string()),
             ("internal.unix_socket", "/run/x", |c| c.internal.unix_socket.clone().unwrap().display().to_string()),
+            ("internal.hosts", "panel.internal", |c| c.internal.hosts.join(",")),
             ("metrics.listen", "[::1]:2", |c| c.metrics.listen.to_string()),
             ("tunnel.port_range", "9000-9001", |c| {
                 format!("{}-{}", c.tunnel.port_range.start(), c.tunnel.port_range.end())
@@ -259,7 +260,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 30, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 31, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.

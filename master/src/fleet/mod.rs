@@ -230,8 +230,8 @@ impl Fleet {
         let _counted = self.metrics.agent_connected(line.carrier());
         self.enter(&line);
         // A suspension that fell between the check at Hello and the entry found no line to cut.
-        if !self.may_stay(&line.agent).await {
-            line.cut(Code::SUSPENDED);
+        if let Some(code) = self.objection(&line.agent).await {
+            line.cut(code);
         }
         let code = serve::serve(&self, &line, &connection, control, messages).await;
         self.leave(&line, code).await;
@@ -257,10 +257,16 @@ impl Fleet {
         }
     }
 
-    async fn may_stay(&self, agent: &AgentId) -> bool {
+    /// Why a line that just entered must go. A database that does not answer says nothing about the agent: the line goes
+    /// and may come back, and nothing that hangs on the agent ends for good.
+    async fn objection(&self, agent: &AgentId) -> Option<Code> {
         match self.store.agents().identity(agent).await {
-            Ok(Some(on_record)) => on_record.status != AgentStatus::Suspended,
-            Ok(None) | Err(_) => false,
+            Ok(Some(on_record)) => match on_record.status {
+                AgentStatus::Unknown | AgentStatus::Active => None,
+                AgentStatus::Suspended => Some(Code::SUSPENDED),
+            },
+            Ok(None) => Some(Code::REMOVED),
+            Err(_) => Some(Code::BUSY),
         }
     }
 
