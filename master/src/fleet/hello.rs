@@ -8,13 +8,16 @@ use proto::{
     VERSIONS,
     code::Code,
     control::{Hello, HelloReply, Refusal},
+    id::AgentId,
     limits::{AUTHENTICATE_WITHIN, FRAME_MAX, FRAME_MAX_UNAUTHENTICATED},
     net::stream::{FrameStream, RecvHalf, SendHalf, close, priority},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Fleet, accept::peer_certificate, line::Line};
 use crate::{
+    audit::Actor,
     events::Draft,
     metrics::code_label,
     store::agents::{AgentStatus, Identity},
@@ -109,8 +112,8 @@ async fn challenge(fleet: &Fleet, old: &Line, hello: &Hello) -> Result<(), Code>
     tokio::time::sleep(CHALLENGE_SETTLE).await;
     let before = old.datagrams_received();
     old.poke();
-    let deadline = tokio::time::Instant::now() + CHALLENGE;
-    while tokio::time::Instant::now() < deadline {
+    let deadline = Instant::now() + CHALLENGE;
+    while Instant::now() < deadline {
         if old.ended().is_cancelled() {
             return Ok(());
         }
@@ -121,6 +124,23 @@ async fn challenge(fleet: &Fleet, old: &Line, hello: &Hello) -> Result<(), Code>
         tokio::time::sleep(CHALLENGE_LOOK).await;
     }
     Ok(())
+}
+
+/// A refusal of who somebody is goes on record, the first few of each agent: a peer that comes for ever fills no disk.
+async fn audit_refusal(fleet: &Fleet, connection: &quinn::Connection, agent: &AgentId, code: Code) {
+    if !matches!(code, Code::UNKNOWN_IDENTITY | Code::SUSPENDED | Code::CLONE) {
+        return;
+    }
+    let (identity, address) = (format!("line:{agent}"), connection.remote_address().ip());
+    if fleet.limiter.check(&identity, Instant::now()).is_err() {
+        return;
+    }
+    // The delay is for peers that may try at once again; an agent's own backoff is longer.
+    let _ = fleet.limiter.failed(Some(&identity), address, Instant::now());
+    let entry = Actor::Agent(agent.clone()).did("agent.refuse").source(address).result(code);
+    if let Err(error) = fleet.store.audit(&entry).await {
+        tracing::warn!(%agent, error = %error, "a refusal could not be recorded");
+    }
 }
 
 async fn refuse(
@@ -136,6 +156,7 @@ async fn refuse(
     fleet.metrics.auth_failure(code_label(code));
     fleet.metrics.agent_connect(hello.carrier, Some(code));
     if let Some(agent) = claimed {
+        audit_refusal(fleet, connection, &agent, code).await;
         let detail = json!({ "address": connection.remote_address().to_string(), "hostname": hello.hostname });
         fleet.events.publish(Draft::new("agent.refused").agent(&agent).reason(code).detail(detail));
     }
