@@ -80,6 +80,13 @@ async fn identity_is_the_certificate_with_the_key_on_record() {
     puppet.certificate_der = authority.issue_agent(&csr, &puppet.token.agent_id, now_ms() + 60_000).unwrap().der;
     let (reply, line) = puppet.hello(&hello()).await.unwrap();
     assert_eq!(refused(&reply), Code::UNKNOWN_IDENTITY);
+    let on_disk = |name: &str| std::fs::read(master.data().join(name)).unwrap_or_default();
+    until(Duration::from_secs(5), "the refusal is in the audit chain", || {
+        let bytes = [on_disk("landline.db"), on_disk("landline.db-wal")].concat();
+        bytes.windows(12).any(|window| window == b"agent.refuse")
+            && bytes.windows(16).any(|window| window == b"unknown_identity")
+    })
+    .await;
     drop(line);
     let event = told(&master, "real", "agent.refused").await;
     assert_eq!(event["reason"], "unknown_identity", "{event}");
