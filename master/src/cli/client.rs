@@ -114,8 +114,19 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, CallError> {
+        self.create(path, body).await.map(|(made, _)| made)
+    }
+
+    /// The same, and whether this call made it rather than found it.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(T, bool), CallError> {
         let key = uuid::Uuid::new_v4().to_string();
-        self.read(self.request(Method::POST, path).header("Idempotency-Key", key).json(body)).await
+        let request = self.request(Method::POST, path).header("Idempotency-Key", key).json(body);
+        let (status, made) = self.read_with_status(request).await?;
+        Ok((made, status == StatusCode::CREATED))
     }
 
     pub(crate) async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
@@ -147,10 +158,18 @@ impl Client {
     }
 
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CallError> {
+        self.read_with_status(request).await.map(|(_, body)| body)
+    }
+
+    async fn read_with_status<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, T), CallError> {
         let response = self.send(request.timeout(ANSWER_WITHIN)).await?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.cut(&error))?;
-        serde_json::from_slice(&body).map_err(|_| CallError::Foreign { url: self.url.clone(), status })
+        let body = serde_json::from_slice(&body);
+        body.map(|body| (status, body)).map_err(|_| CallError::Foreign { url: self.url.clone(), status })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {

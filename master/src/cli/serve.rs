@@ -48,7 +48,8 @@ impl Source {
         match Config::load(path.as_deref()) {
             Ok(Loaded { config, unknown_environment }) => {
                 // These are settings of the command line itself.
-                let ours = ["LANDLINE_CONFIG", "LANDLINE_URL", "LANDLINE_TOKEN", "LANDLINE_DATA", "LANDLINE_BIN"];
+                let ours =
+                    ["LANDLINE_CONFIG", "LANDLINE_URL", "LANDLINE_TOKEN", "LANDLINE_METRICS_URL", "LANDLINE_BIN"];
                 for name in unknown_environment.iter().filter(|name| !ours.contains(&name.as_str())) {
                     eprintln!("landline: {name} in the environment is no setting of this version");
                 }

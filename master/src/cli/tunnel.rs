@@ -20,8 +20,8 @@ use crate::api::dto::{
 };
 
 const PAGE: u32 = 500;
-/// The master gives up after 150 s without a beat.
-const BEAT_EVERY: Duration = Duration::from_secs(60);
+/// Far below the 150 s after which the master gives up, so that a tunnel closed elsewhere is noticed soon.
+const BEAT_EVERY: Duration = Duration::from_secs(10);
 /// After a beat that did not arrive.
 const BEAT_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(150);
@@ -112,7 +112,7 @@ impl Open {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut stop = StopSignal::listen()?;
         let stays = !self.detach && !self.standing;
-        let row: Row = context.client.post_once("/tunnels", &self.call()).await?;
+        let (row, ours): (Row, bool) = context.client.create("/tunnels", &self.call()).await?;
         let id = row.id;
         let opened = tokio::select! {
             biased;
@@ -121,9 +121,9 @@ impl Open {
         };
         let row = match opened {
             Ok(Some(row)) => row,
-            Ok(None) => return Ok(context.client.delete(&path(&id)).await?),
+            Ok(None) => return close(context, &id, ours).await,
             Err(error) => {
-                if stays {
+                if stays && ours {
                     // Best effort: what failed is told below, and an unbeaten tunnel ends by itself.
                     let _ = context.client.delete(&path(&id)).await;
                 }
@@ -131,14 +131,24 @@ impl Open {
             }
         };
         output::print(context.format, &row, |row| row.listen.clone())?;
+        if !ours {
+            eprintln!("tunnel {id} was open already and keeps its lifetime; close it with: landline tunnel close {id}");
+        }
         if !stays {
+            if !ours {
+                return Ok(());
+            }
             eprintln!("tunnel {id}; close it with: landline tunnel close {id}");
             return Ok(());
         }
-        eprintln!("tunnel {id} is {}; Ctrl-C closes it", word(&row.status));
+        if ours {
+            eprintln!("tunnel {id} is {}; Ctrl-C closes it", word(&row.status));
+        } else {
+            eprintln!("staying until it ends; Ctrl-C leaves it open");
+        }
         tokio::select! {
             biased;
-            () = stop.wait() => Ok(context.client.delete(&path(&id)).await?),
+            () = stop.wait() => close(context, &id, ours).await,
             ended = beat(context, &id) => ended,
         }
     }
@@ -163,6 +173,14 @@ impl Open {
 
 fn path(id: &str) -> String {
     format!("/tunnels/{}", segment(id))
+}
+
+/// Closes what this call opened; what somebody else opened is theirs to close.
+async fn close(context: &Context, id: &str, ours: bool) -> anyhow::Result<()> {
+    if ours {
+        context.client.delete(&path(id)).await?;
+    }
+    Ok(())
 }
 
 /// Waits until the tunnel is active. A standing one whose agent is away stays pending, and that is fine.

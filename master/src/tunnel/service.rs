@@ -295,7 +295,14 @@ impl Tunnels {
     fn run(self: &Arc<Self>, row: Tunnel, bound: Bound, mut link: watch::Receiver<LinkState>, clock: Clock) {
         let Parts { config, fleet, store, events, metrics, .. } = self.parts.clone();
         let rules = rules(&config, &row);
-        let at_start = link_at_start(&link.borrow_and_update(), clock);
+        // A link that ended for good while the tunnel was made must be told to its owner: as a mere state it would read as
+        // an absence, since a resumed agent's link says the same until it returns.
+        let changed = link.has_changed().unwrap_or(false);
+        let state = link.borrow_and_update().clone();
+        let at_start = link_at_start(&state, clock);
+        if changed && matches!(state, LinkState::Down { code: Code::SUSPENDED | Code::REMOVED, .. }) {
+            link.mark_changed();
+        }
         let (lifecycle, effects) = Lifecycle::open(rules, clock.start_ms(), at_start);
         let (dials_in, dials) = mpsc::channel(DIALS);
         let path = Arc::new(Path {

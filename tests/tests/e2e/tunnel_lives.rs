@@ -274,3 +274,27 @@ async fn the_same_request_gives_the_same_tunnel() {
     assert_ne!(first["id"], third["id"]);
     assert_eq!(first["listen"], third["listen"], "the port is sticky");
 }
+
+/// An agent removed or suspended while a tunnel to it is made leaves no tunnel behind, whichever of the two came first.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tunnel_outlives_an_agent_that_goes_while_it_is_made() {
+    let master = Master::start().await;
+    let api = master.api();
+    for round in 0..20 {
+        let agent = format!("gone-{round}");
+        master.add(&agent).await;
+        let target = json!({ "host": "127.0.0.1", "port": 9, "scheme": "tcp" });
+        let body = json!({ "agent_id": agent, "target": target, "standing": true });
+        let path = format!("/agents/{agent}");
+        let going = if round % 2 == 0 {
+            api.call(Method::DELETE, &path, None)
+        } else {
+            api.call(Method::PATCH, &path, Some(json!({ "status": "suspended" })))
+        };
+        let (made, gone) = tokio::join!(api.call(Method::POST, "/tunnels", Some(body)), going);
+        assert!(gone.0.is_success(), "{gone:?}");
+        assert!(matches!(made.0.as_u16(), 201 | 404 | 409), "{made:?}");
+    }
+    eventually(SOON, "no tunnel is open", || async { master.rows().await.is_empty().then_some(()) }).await;
+    master.sockets_equal_rows().await;
+}
