@@ -69,6 +69,7 @@ stop() {
         as_server pg_ctl -D "$dir/data" -m immediate -w -t 30 stop >/dev/null
     fi
     rm -rf "$dir/data" "$dir/log"
+    # A folder that the caller made and filled stays.
     rmdir "$dir" 2>/dev/null || true
 }
 

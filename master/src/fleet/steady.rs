@@ -1,7 +1,9 @@
 //! The master's steady clock: the wall clock of its start, carried on by a monotonic one. A step of the wall clock while
 //! the master runs makes no request stale.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+use crate::clock::unix_ms;
 
 #[derive(Debug, Clone)]
 pub struct SteadyClock {
@@ -12,7 +14,7 @@ pub struct SteadyClock {
 impl SteadyClock {
     /// Reads the wall clock once.
     pub fn start() -> Self {
-        Self { base_ms: wall_ms(), started: Instant::now() }
+        Self { base_ms: unix_ms(), started: Instant::now() }
     }
 
     /// Unix milliseconds.
@@ -20,10 +22,4 @@ impl SteadyClock {
         let passed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.base_ms.saturating_add(passed)
     }
-}
-
-/// Unix milliseconds by the wall clock; 0 for a clock before 1970.
-fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
