@@ -134,6 +134,14 @@ impl Dispatch {
                 stream.send.set_priority(priority::INTERACTIVE);
                 self.commands.serve(id, taken_ms, &command, stream).await;
             }
+            Operation::ExecAttach(_)
+            | Operation::Shell(_)
+            | Operation::ShellAttach(_)
+            | Operation::File(_)
+            | Operation::FileRead(_)
+            | Operation::FileWrite(_) => {
+                answer::refuse(stream, Code::UNKNOWN_OPERATION, "this build of the agent does not do that").await;
+            }
         }
     }
 }
@@ -143,7 +151,7 @@ impl Dispatch {
     fn panic_where_planted(&self, operation: &Operation) {
         let service = match operation {
             Operation::Command(command) => command.service.as_str(),
-            Operation::Forward(_) | Operation::Exec(_) => "service",
+            _ => "service",
         };
         assert!(self.panic_in != Some((operation.word(), service)) || service != "service", "planted");
     }

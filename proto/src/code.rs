@@ -90,6 +90,29 @@ codes! {
     0xa3 OUTCOME_UNKNOWN "outcome_unknown" "It was started; whether and how it ended is not known.";
     0xa4 UNKNOWN_ACTION "unknown_action" "The agent knows no such service or action.";
     0xa5 ACTION_FAILED "action_failed" "The action ran and failed.";
+
+    // sessions that outlive their stream: 0xc0..
+    0xc0 NO_SESSION "no_session" "No such session: it ended too long ago, or the agent was restarted.";
+    0xc1 OUTPUT_GONE "output_gone" "The output at this offset is no longer kept, or is not there yet.";
+    0xc2 IDLE "idle" "Nothing was typed for too long.";
+    0xc3 UNATTACHED "unattached" "Nobody was attached for too long.";
+    0xc4 RECORDING_FAILED "recording_failed" "The recording could not be written, and no session may go unrecorded.";
+
+    // files: 0xe0..
+    0xe0 NOT_FOUND "not_found" "No such file or folder.";
+    0xe1 OUTSIDE_ROOTS "outside_roots" "The path leads out of the folders that the owner's policy opens.";
+    0xe2 READ_ONLY "read_only" "The owner's policy lets this folder only be read.";
+    0xe3 EXISTS "exists" "Something is there already.";
+    0xe4 NOT_A_FILE "not_a_file" "Not a plain file: a folder, a device, a socket or a pipe.";
+    0xe5 NOT_A_FOLDER "not_a_folder" "Not a folder.";
+    0xe6 NOT_EMPTY "not_empty" "The folder is not empty.";
+    0xe7 NO_ACCESS "no_access" "The system refuses it to the agent's user.";
+    0xe8 NO_SPACE "no_space" "No room on the disk, or the quota is used up; the old file is as it was.";
+    0xe9 SOURCE_CHANGED "source_changed" "The file changed while it was read; begin again.";
+    0xea WRONG_HASH "wrong_hash" "What arrived is not what was announced; the old file is as it was.";
+    0xeb BAD_OFFSET "bad_offset" "The offset is not where the other end stands.";
+    0xec BAD_ARCHIVE "bad_archive" "Not an archive of this kind, or one that is damaged or would leave its folder.";
+    0xed IO_FAILED "io_failed" "The file system failed.";
 }
 
 impl Code {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     code::Code,
+    id::ExecId,
     limits::{EXEC_ITEMS_MAX, EXEC_PIECE_MAX},
     wire::{self, Invalid, Message, at_most, ensure},
 };
@@ -31,21 +32,40 @@ pub enum Program {
     Shell(String),
 }
 
+/// Where to go on with an exec that runs, or ended a while ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecAttach {
+    pub exec: ExecId,
+    /// Bytes of output, stdout and stderr together in the order of delivery, that the caller has.
+    pub offset: u64,
+}
+
 /// Master → agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExec {
     Stdin(#[serde(with = "wire::bytes")] Vec<u8>),
     StdinEnd,
     Cancel,
+    /// Output up to this byte has been taken and need not be kept.
+    Ack {
+        offset: u64,
+    },
 }
 
 /// Agent → master. `Started` first; `Ended` last, then the stream finishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromExec {
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     Stdout(#[serde(with = "wire::bytes")] Vec<u8>),
     Stderr(#[serde(with = "wire::bytes")] Vec<u8>),
     Ended(Outcome),
+    /// First on a stream that attached: output begins at this byte.
+    Attached {
+        pid: u32,
+        offset: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,30 +85,41 @@ pub enum End {
 
 impl ExecSpec {
     pub(crate) fn check(&self) -> Result<(), Invalid> {
-        let clean = |text: &String| !text.contains('\0');
-        match &self.program {
-            Program::Argv(argv) => {
+        self.program.check()?;
+        check_env(&self.env)?;
+        ensure(self.cwd.as_deref().is_none_or(clean), "the working directory holds a NUL byte")
+    }
+}
+
+impl Program {
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Argv(argv) => {
                 ensure(!argv.is_empty() && !argv[0].is_empty(), "argv is empty")?;
                 ensure(argv.len() <= EXEC_ITEMS_MAX, "too many arguments")?;
-                ensure(argv.iter().all(clean), "an argument holds a NUL byte")?;
+                ensure(argv.iter().all(|argument| clean(argument)), "an argument holds a NUL byte")
             }
-            Program::Shell(line) => {
-                ensure(!line.is_empty() && clean(line), "the shell line is empty or holds a NUL byte")?
-            }
+            Self::Shell(line) => ensure(!line.is_empty() && clean(line), "the shell line is empty or holds a NUL byte"),
         }
-        ensure(self.env.len() <= EXEC_ITEMS_MAX, "too many variables")?;
-        let named =
-            |(name, value): &(String, String)| !name.is_empty() && !name.contains('=') && clean(name) && clean(value);
-        ensure(self.env.iter().all(named), "a variable's name is empty or holds '=' or NUL")?;
-        ensure(self.cwd.as_ref().is_none_or(clean), "the working directory holds a NUL byte")
     }
+}
+
+pub(crate) fn check_env(env: &[(String, String)]) -> Result<(), Invalid> {
+    ensure(env.len() <= EXEC_ITEMS_MAX, "too many variables")?;
+    let named =
+        |(name, value): &(String, String)| !name.is_empty() && !name.contains('=') && clean(name) && clean(value);
+    ensure(env.iter().all(named), "a variable's name is empty or holds '=' or NUL")
+}
+
+fn clean(text: &str) -> bool {
+    !text.contains('\0')
 }
 
 impl Message for ToExec {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Stdin(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
-            Self::StdinEnd | Self::Cancel => Ok(()),
+            Self::StdinEnd | Self::Cancel | Self::Ack { .. } => Ok(()),
         }
     }
 }
@@ -97,7 +128,7 @@ impl Message for FromExec {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Stdout(piece) | Self::Stderr(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
-            Self::Started { .. } | Self::Ended(_) => Ok(()),
+            Self::Started { .. } | Self::Ended(_) | Self::Attached { .. } => Ok(()),
         }
     }
 }

@@ -115,6 +115,10 @@ uuid_id! {
     /// One exec.
     ExecId
 }
+uuid_id! {
+    /// One shell session.
+    ShellId
+}
 
 /// Which line of an agent this is. Grows with every accepted line and fences late writes of older ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

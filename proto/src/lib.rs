@@ -8,10 +8,12 @@ pub mod command;
 pub mod control;
 pub mod enrol;
 pub mod exec;
+pub mod file;
 pub mod freshness;
 pub mod id;
 pub mod limits;
 pub mod open;
+pub mod shell;
 pub mod stats;
 pub mod wire;
 

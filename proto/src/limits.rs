@@ -18,6 +18,12 @@ pub const TEXT_MAX: usize = 1024;
 pub const EXEC_ITEMS_MAX: usize = 1024;
 /// Largest piece of exec input or output in one frame, bytes.
 pub const EXEC_PIECE_MAX: usize = 32 * 1024;
+/// Longest `TERM` of a terminal, bytes.
+pub const TERM_MAX: usize = 64;
+/// Most columns or rows of a terminal.
+pub const TERMINAL_SIDE_MAX: u16 = 2000;
+/// Longest path of a file, bytes: Linux's PATH_MAX.
+pub const PATH_MAX: usize = 4096;
 /// Largest JSON payload of a command, and largest reply, bytes. With the rest of its message it fits one frame.
 pub const COMMAND_JSON_MAX: usize = 60 * 1024;
 /// Most disks and network interfaces told in one heartbeat.

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     code::Code,
     command::Command,
-    exec::ExecSpec,
+    exec::{ExecAttach, ExecSpec},
+    file::{FileRequest, ReadSpec, WriteSpec},
     id::RequestId,
     limits::{HOST_MAX, TEXT_MAX},
+    shell::{ShellAttach, ShellSpec},
     wire::{Invalid, Message, ensure},
 };
 
@@ -31,6 +33,18 @@ pub enum Operation {
     Exec(ExecSpec),
     /// One typed service/action; the reply is one `command::Reply` frame.
     Command(Command),
+    /// Go on reading an exec that was started on another stream; frames of `exec`.
+    ExecAttach(ExecAttach),
+    /// Open a terminal; then frames of `shell`.
+    Shell(ShellSpec),
+    /// Go on with a terminal that was opened on another stream; frames of `shell`.
+    ShellAttach(ShellAttach),
+    /// One operation on files; frames of `file`.
+    File(FileRequest),
+    /// Bytes of a file.
+    FileRead(ReadSpec),
+    /// Bytes for a file.
+    FileWrite(WriteSpec),
 }
 
 /// The part of [`Open`] that every build can read: the operation as its number only. Tells an operation of a newer
@@ -44,7 +58,7 @@ pub struct OpenHead {
 }
 
 /// How many operations this build knows; their numbers are 0 up to this.
-pub const OPERATIONS: u32 = 3;
+pub const OPERATIONS: u32 = 9;
 
 /// Where a forward ends, as the agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,8 +94,10 @@ impl Operation {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Forward(_) => "forward",
-            Self::Exec(_) => "exec",
+            Self::Exec(_) | Self::ExecAttach(_) => "exec",
             Self::Command(_) => "command",
+            Self::Shell(_) | Self::ShellAttach(_) => "shell",
+            Self::File(_) | Self::FileRead(_) | Self::FileWrite(_) => "files",
         }
     }
 }
@@ -92,6 +108,11 @@ impl Message for Open {
             Operation::Forward(target) => target.check(),
             Operation::Exec(spec) => spec.check(),
             Operation::Command(command) => command.check(),
+            Operation::ExecAttach(_) | Operation::ShellAttach(_) => Ok(()),
+            Operation::Shell(spec) => spec.check(),
+            Operation::File(request) => request.check(),
+            Operation::FileRead(spec) => spec.check(),
+            Operation::FileWrite(spec) => spec.check(),
         }
     }
 }
@@ -136,12 +157,13 @@ mod tests {
 
     #[test]
     fn the_head_of_every_operation_can_be_read_and_their_number_is_right() {
-        let command = Command { service: "a".into(), action: "b".into(), payload: String::new(), timeout_ms: 1 };
+        let path = crate::file::FilePath(b"/a".to_vec());
+        let last = WriteSpec { path, offset: 0, size: 0, blake3: [0; 32], mode: None, modified_ns: None };
         let open = Open {
             request_id: RequestId::random(),
             issued_at_ms: -5,
             trace_id: [7; 16],
-            operation: Operation::Command(command),
+            operation: Operation::FileWrite(last),
         };
         let head: OpenHead = wire::decode(&wire::encode(&open)).unwrap();
         assert_eq!((head.request_id, head.issued_at_ms), (open.request_id, -5));

@@ -1,13 +1,17 @@
 //! `policy.toml` as text: its shape, and the mistakes in it. One mistake anywhere denies everything: a policy that is
 //! half understood is no policy.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Rules, exec::ArgvPattern, exec::ExecRules, glob};
+use super::{
+    FileRules, Policy, Rules, ShellRules,
+    exec::{ArgvPattern, ExecRules},
+    glob,
+};
 
-const OPERATIONS: [&str; 3] = ["forward", "exec", "command"];
+const OPERATIONS: [&str; 5] = ["forward", "exec", "command", "shell", "files"];
 
 /// The file, and the way the effective policy is shown.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -25,6 +29,10 @@ pub(super) struct PolicyText {
     pub(super) exec: Option<ExecText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) commands: Option<CommandsText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shell: Option<ShellText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) files: Option<FilesText>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -50,6 +58,25 @@ pub(super) struct ExecText {
 #[serde(default)]
 pub(super) struct CommandsText {
     pub(super) allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ShellText {
+    /// Names of variables that a caller may set.
+    pub(super) env: Vec<String>,
+    /// Whose login shell it is; without it that of `exec.run_as`, else the agent's own user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) run_as: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct FilesText {
+    /// Folders that may be read and written.
+    pub(super) roots: Vec<String>,
+    /// Folders that may be read.
+    pub(super) read_only: Vec<String>,
 }
 
 /// Reads the text; `Err` lists every mistake.
@@ -78,10 +105,12 @@ fn check(text: PolicyText, mut mistakes: Vec<String>) -> Result<Rules, Vec<Strin
         }
         list
     };
-    let (forward, exec, commands) = (
+    let (forward, exec, commands, shell, files) = (
         text.forward.clone().unwrap_or_default(),
         text.exec.clone().unwrap_or_default(),
         text.commands.clone().unwrap_or_default(),
+        text.shell.clone().unwrap_or_default(),
+        text.files.clone().unwrap_or_default(),
     );
     let argv = |name: &str, list: &[String], mistakes: &mut Vec<String>| {
         each(name, list, mistakes, |item| ArgvPattern::read(item).ok_or("an empty pattern"))
@@ -99,13 +128,24 @@ fn check(text: PolicyText, mut mistakes: Vec<String>) -> Result<Rules, Vec<Strin
             cwd: exec.cwd,
         },
         commands: each("commands.allow", &all(&commands.allow, "*.*"), &mut mistakes, command_pattern),
+        shell: ShellRules { env: all(&shell.env, "*"), run_as: shell.run_as },
+        files: FileRules {
+            roots: each("files.roots", &all(&files.roots, "/"), &mut mistakes, root_path),
+            read_only: each("files.read_only", &files.read_only, &mut mistakes, root_path),
+        },
     };
     if mistakes.is_empty() { Ok(rules) } else { Err(mistakes) }
 }
 
 /// The operations: those listed, else those that have a section.
 fn operations(text: &PolicyText, mistakes: &mut Vec<String>) -> Vec<&'static str> {
-    let sections = [text.forward.is_some(), text.exec.is_some(), text.commands.is_some()];
+    let sections = [
+        text.forward.is_some(),
+        text.exec.is_some(),
+        text.commands.is_some(),
+        text.shell.is_some(),
+        text.files.is_some(),
+    ];
     let Some(listed) = &text.operations else {
         let allowed = OPERATIONS.into_iter().zip(sections);
         return allowed.filter(|(_, present)| *present || text.allow_all).map(|(word, _)| word).collect();
@@ -146,6 +186,12 @@ fn command_pattern(text: &str) -> Result<String, &'static str> {
     }
 }
 
+fn root_path(text: &str) -> Result<PathBuf, &'static str> {
+    let path = Path::new(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain { Ok(path.to_owned()) } else { Err("write an absolute path without . and ..") }
+}
+
 /// Whether `service.action` is in the list.
 pub(super) fn command_allowed<'a>(list: &'a [String], service: &str, action: &str) -> Option<&'a str> {
     let covers = |pattern: &&String| {
@@ -159,6 +205,7 @@ pub(super) fn show(policy: &Policy) -> String {
     let Some(rules) = policy.rules() else {
         return "# everything is denied\noperations = []\n".into();
     };
+    let paths = |list: &[PathBuf]| list.iter().map(|path| path.display().to_string()).collect();
     let texts = |list: &[ArgvPattern]| list.iter().map(ArgvPattern::text).collect();
     let text = PolicyText {
         allow_all: false,
@@ -174,6 +221,8 @@ pub(super) fn show(policy: &Policy) -> String {
             cwd: rules.exec.cwd.clone(),
         }),
         commands: Some(CommandsText { allow: rules.commands.clone() }),
+        shell: Some(ShellText { env: rules.shell.env.clone(), run_as: rules.shell.run_as.clone() }),
+        files: Some(FilesText { roots: paths(&rules.files.roots), read_only: paths(&rules.files.read_only) }),
     };
     toml::to_string(&text).unwrap_or_default()
 }

@@ -13,13 +13,17 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use jiff::Zoned;
 use proto::{
     command::Command,
     exec::ExecSpec,
     open::{Operation, Target},
+    shell::ShellSpec,
 };
 
 pub use self::{
@@ -55,6 +59,24 @@ struct Rules {
     targets: Vec<TargetPattern>,
     exec: ExecRules,
     commands: Vec<String>,
+    shell: ShellRules,
+    files: FileRules,
+}
+
+/// The `[shell]` section, checked.
+#[derive(Debug, Clone, Default)]
+struct ShellRules {
+    env: Vec<String>,
+    run_as: Option<String>,
+}
+
+/// The `[files]` section, checked: absolute folders.
+#[derive(Debug, Clone, Default)]
+pub struct FileRules {
+    /// May be read and written.
+    pub roots: Vec<PathBuf>,
+    /// May be read.
+    pub read_only: Vec<PathBuf>,
 }
 
 /// The owner says no, and why.
@@ -131,11 +153,21 @@ impl Policy {
     /// Judges a stream's header. For a forward this is only the first half: each address must pass
     /// [`permits`](Self::permits) as well.
     pub fn judge(&self, operation: &Operation, now: &Zoned) -> Result<Because, Denied> {
-        let rules = self.open_for(operation.word(), now)?;
+        // A program on a terminal is an exec; only a login shell is a shell.
+        let word = match operation {
+            Operation::Shell(ShellSpec { program: Some(_), .. }) => "exec",
+            other => other.word(),
+        };
+        let rules = self.open_for(word, now)?;
         match operation {
             Operation::Forward(target) => rules.judge_port(target),
             Operation::Exec(spec) => rules.judge_exec(spec),
             Operation::Command(command) => rules.judge_command(command),
+            Operation::Shell(spec) => rules.judge_shell(spec),
+            Operation::ExecAttach(_) | Operation::ShellAttach(_) => Ok(Because("it was allowed when it began".into())),
+            Operation::File(_) | Operation::FileRead(_) | Operation::FileWrite(_) => {
+                Ok(Because("files are among its operations; each path is judged where it leads".into()))
+            }
         }
     }
 
@@ -151,6 +183,16 @@ impl Policy {
     /// As whom commands run; `None` is the agent's own user.
     pub fn run_as(&self) -> Option<&str> {
         self.rules()?.exec.run_as.as_deref()
+    }
+
+    /// As whom shells run; `None` is the agent's own user.
+    pub fn shell_as(&self) -> Option<&str> {
+        self.rules()?.shell.run_as.as_deref().or_else(|| self.run_as())
+    }
+
+    /// The folders it opens; `None` when it allows no files.
+    pub fn files(&self) -> Option<&FileRules> {
+        self.rules().map(|rules| &rules.files)
     }
 
     /// Where commands start unless the request says otherwise.
@@ -184,6 +226,18 @@ impl Rules {
 
     fn judge_exec(&self, spec: &ExecSpec) -> Result<Because, Denied> {
         self.exec.judge(spec).map(Because).map_err(Denied)
+    }
+
+    fn judge_shell(&self, spec: &ShellSpec) -> Result<Because, Denied> {
+        if let Some(program) = &spec.program {
+            let (env, cwd) = (spec.env.clone(), spec.cwd.clone());
+            let program = program.clone();
+            return self.judge_exec(&ExecSpec { program, cwd, env, timeout_ms: 0, stdin: true, output_max: 0 });
+        }
+        match spec.env.iter().find(|(name, _)| !self.shell.env.iter().any(|pattern| glob::matches(pattern, name))) {
+            Some((name, _)) => Err(Denied(format!("the variable {name:?} is not in shell.env"))),
+            None => Ok(Because("shell is among its operations".into())),
+        }
     }
 
     fn judge_command(&self, command: &Command) -> Result<Because, Denied> {

@@ -14,6 +14,20 @@ pub enum Action {
     CommandRun,
     ExecRun,
     ExecCancel,
+    /// Its state and output.
+    ExecRead,
+    ShellOpen,
+    /// Ends it.
+    ShellClose,
+    ShellsList,
+    ShellRead,
+    /// See what it shows; to type as well one must have opened it.
+    ShellAttach,
+    RecordingRead,
+    FilesRead,
+    FilesWrite,
+    /// One connection to a target, without a tunnel.
+    Connect,
     TunnelsList,
     TunnelRead,
     TunnelOpen,
@@ -63,6 +77,16 @@ impl Action {
         Self::CommandRun,
         Self::ExecRun,
         Self::ExecCancel,
+        Self::ExecRead,
+        Self::ShellOpen,
+        Self::ShellClose,
+        Self::ShellsList,
+        Self::ShellRead,
+        Self::ShellAttach,
+        Self::RecordingRead,
+        Self::FilesRead,
+        Self::FilesWrite,
+        Self::Connect,
         Self::TunnelsList,
         Self::TunnelRead,
         Self::TunnelOpen,
@@ -83,9 +107,15 @@ impl Action {
             Self::AgentsList | Self::AgentRead => Permission::AgentsRead,
             Self::AgentAdd | Self::AgentChange | Self::AgentRemove | Self::AgentResecret => Permission::AgentsWrite,
             Self::CommandRun => Permission::CommandsRun,
-            Self::ExecRun | Self::ExecCancel => Permission::ExecRun,
+            Self::ExecRun | Self::ExecCancel | Self::ExecRead => Permission::ExecRun,
+            Self::ShellOpen | Self::ShellClose => Permission::ShellsOpen,
+            Self::ShellsList | Self::ShellRead | Self::ShellAttach | Self::RecordingRead => Permission::ShellsWatch,
+            Self::FilesRead => Permission::FilesRead,
+            Self::FilesWrite => Permission::FilesWrite,
             Self::TunnelsList | Self::TunnelRead => Permission::TunnelsRead,
-            Self::TunnelOpen | Self::TunnelBeat | Self::TunnelExtend | Self::TunnelClose => Permission::TunnelsWrite,
+            Self::TunnelOpen | Self::TunnelBeat | Self::TunnelExtend | Self::TunnelClose | Self::Connect => {
+                Permission::TunnelsWrite
+            }
             Self::EventsRead => Permission::EventsRead,
             Self::TokensList => Permission::TokensRead,
             Self::TokenCreate | Self::TokenRevoke => Permission::TokensWrite,
@@ -107,6 +137,16 @@ impl Action {
             | Self::CommandRun
             | Self::ExecRun
             | Self::ExecCancel
+            | Self::ExecRead
+            | Self::ShellOpen
+            | Self::ShellClose
+            | Self::ShellsList
+            | Self::ShellRead
+            | Self::ShellAttach
+            | Self::RecordingRead
+            | Self::FilesRead
+            | Self::FilesWrite
+            | Self::Connect
             | Self::TunnelsList
             | Self::TunnelRead
             | Self::TunnelOpen

@@ -11,6 +11,12 @@ words! {
         AgentsWrite = "agents:write",
         CommandsRun = "commands:run",
         ExecRun = "exec:run",
+        /// Open shells, type into one's own, end any.
+        ShellsOpen = "shells:open",
+        /// See shells, watch them, read their recordings.
+        ShellsWatch = "shells:watch",
+        FilesRead = "files:read",
+        FilesWrite = "files:write",
         TunnelsRead = "tunnels:read",
         TunnelsWrite = "tunnels:write",
         EventsRead = "events:read",

@@ -107,7 +107,9 @@ impl Line {
         let (send, recv) = (SendHalf::new(send), RecvHalf::new(recv));
         send.set_priority(match operation {
             Operation::Forward(_) => priority::TUNNEL,
-            Operation::Exec(_) | Operation::Command(_) => priority::INTERACTIVE,
+            Operation::Exec(_) | Operation::ExecAttach(_) | Operation::Command(_) => priority::INTERACTIVE,
+            Operation::Shell(_) | Operation::ShellAttach(_) => priority::INTERACTIVE,
+            Operation::File(_) | Operation::FileRead(_) | Operation::FileWrite(_) => priority::FILES,
         });
         let mut stream = FrameStream::new(send, recv, FRAME_MAX);
         let open =

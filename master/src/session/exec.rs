@@ -155,6 +155,7 @@ impl ExecRun {
             Ok(FromExec::Started { pid }) => ExecEvent::Started { pid },
             Ok(FromExec::Stdout(piece)) => ExecEvent::Stdout(piece),
             Ok(FromExec::Stderr(piece)) => ExecEvent::Stderr(piece),
+            Ok(FromExec::Attached { pid, .. }) => ExecEvent::Started { pid },
             Ok(FromExec::Ended(outcome)) => {
                 self.record.result = Some(format!("{:?}", outcome.end));
                 ExecEvent::Ended(outcome)
@@ -197,7 +198,7 @@ fn header_length(operation: &Operation) -> usize {
 fn started_entry(at_ms: i64, actor: &str, agent: &AgentId, id: ExecId, operation: &Operation) -> AuditEntry {
     let program = match operation {
         Operation::Exec(spec) => json!(spec.program),
-        Operation::Forward(_) | Operation::Command(_) => json!(null),
+        _ => json!(null),
     };
     AuditEntry::new(at_ms, actor, "exec.start").agent(agent).object(id).detail(json!({ "program": program }))
 }

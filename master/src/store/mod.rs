@@ -15,6 +15,7 @@ mod migrations;
 mod open;
 mod pages;
 pub mod retention;
+pub mod sessions;
 mod sql;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -92,6 +93,10 @@ impl Store {
 
     pub fn events(&self) -> events::StoredEvents<'_> {
         events::StoredEvents(self)
+    }
+
+    pub fn sessions(&self) -> sessions::Sessions<'_> {
+        sessions::Sessions(self)
     }
 
     pub fn idempotency(&self) -> idempotency::Idempotency<'_> {

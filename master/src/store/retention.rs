@@ -18,6 +18,8 @@ pub struct Retention {
     pub audit: Duration,
     /// Final tunnels.
     pub tunnels: Duration,
+    /// Ended shells and execs.
+    pub sessions: Duration,
     /// Answers kept for `Idempotency-Key`.
     pub idempotency: Duration,
     /// Revoked and expired tokens, and used or expired enrolment secrets.
@@ -31,7 +33,14 @@ const CREDENTIALS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 impl From<&crate::config::Retention> for Retention {
     fn from(config: &crate::config::Retention) -> Self {
         let (idempotency, credentials) = (IDEMPOTENCY_KEPT, CREDENTIALS_KEPT);
-        Self { events: config.events, audit: config.audit, tunnels: config.tunnels, idempotency, credentials }
+        Self {
+            events: config.events,
+            audit: config.audit,
+            tunnels: config.tunnels,
+            sessions: config.events,
+            idempotency,
+            credentials,
+        }
     }
 }
 
@@ -41,6 +50,7 @@ pub struct Pruned {
     pub events: u64,
     pub audit: u64,
     pub tunnels: u64,
+    pub sessions: u64,
     pub idempotency: u64,
     pub credentials: u64,
 }
@@ -48,6 +58,7 @@ pub struct Pruned {
 const EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at_ms < $1 ORDER BY at_ms LIMIT $2)";
 const TUNNELS: &str = "DELETE FROM tunnels WHERE id IN (SELECT id FROM tunnels WHERE closed_at_ms < $1
     AND status NOT IN ('pending', 'active') LIMIT $2)";
+const SESSIONS: &str = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE ended_at_ms < $1 LIMIT $2)";
 const IDEMPOTENCY: &str = "DELETE FROM idempotency WHERE (owner, key) IN
     (SELECT owner, key FROM idempotency WHERE created_at_ms < $1 LIMIT $2)";
 const TOKENS: &str = "DELETE FROM tokens WHERE id IN
@@ -64,6 +75,7 @@ impl Store {
             events: self.bite("events.prune", EVENTS, before(retention.events)).await?,
             audit: self.prune_audit(before(retention.audit)).await?,
             tunnels: self.bite("tunnels.prune", TUNNELS, before(retention.tunnels)).await?,
+            sessions: self.bite("sessions.prune", SESSIONS, before(retention.sessions)).await?,
             idempotency: self.bite("idempotency.prune", IDEMPOTENCY, before(retention.idempotency)).await?,
             credentials: self.bite("tokens.prune", TOKENS, credentials).await?
                 + self.bite("enrolments.prune", ENROLMENTS, credentials).await?,

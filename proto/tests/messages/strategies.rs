@@ -6,9 +6,10 @@ use proto::{
     command::{Command, Reply},
     control::{Attempt, Carrier, FromAgent, FromMaster, Heartbeat, Hello, HelloReply, Refusal, Welcome},
     enrol::{EnrolReply, EnrolRequest, Issued},
-    exec::{End, ExecSpec, FromExec, Outcome, Program, ToExec},
-    id::{AgentId, InstanceId, LineEpoch, RequestId},
+    exec::{End, ExecAttach, ExecSpec, FromExec, Outcome, Program, ToExec},
+    id::{AgentId, ExecId, InstanceId, LineEpoch, RequestId, ShellId},
     open::{Open, OpenHead, OpenReply, Opened, Operation, Refused, Target},
+    shell::{ShellAttach, ShellSpec, Size},
     stats::{Disk, Network, Stats},
 };
 
@@ -169,6 +170,15 @@ fn exec() -> impl Strategy<Value = ExecSpec> {
     )
 }
 
+fn shell() -> impl Strategy<Value = ShellSpec> {
+    let size = (1u16..=2000, 1u16..=2000).prop_map(|(cols, rows)| Size { cols, rows });
+    (option::of(exec()), size, "[a-z0-9-]{0,64}", any::<u64>()).prop_map(|(exec, size, term, idle_ms)| {
+        let env = exec.as_ref().map(|exec| exec.env.clone()).unwrap_or_default();
+        let cwd = exec.as_ref().and_then(|exec| exec.cwd.clone());
+        ShellSpec { program: exec.map(|exec| exec.program), size, term, cwd, env, idle_ms }
+    })
+}
+
 fn command() -> impl Strategy<Value = Command> {
     ("[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9_-]{1,64}", text(4096), any::<u32>())
         .prop_map(|(service, action, payload, timeout_ms)| Command { service, action, payload, timeout_ms })
@@ -177,7 +187,15 @@ fn command() -> impl Strategy<Value = Command> {
 pub(crate) fn open() -> impl Strategy<Value = Open> {
     let forward =
         ("[a-zA-Z0-9._:%-]{1,255}", 1u16..).prop_map(|(host, port)| Operation::Forward(Target { host, port }));
-    let operation = prop_oneof![forward, exec().prop_map(Operation::Exec), command().prop_map(Operation::Command)];
+    let operation = prop_oneof![
+        forward,
+        exec().prop_map(Operation::Exec),
+        command().prop_map(Operation::Command),
+        (uuid(), any::<u64>()).prop_map(|(id, offset)| Operation::ExecAttach(ExecAttach { exec: ExecId(id), offset })),
+        shell().prop_map(Operation::Shell),
+        (uuid(), any::<u64>())
+            .prop_map(|(id, offset)| Operation::ShellAttach(ShellAttach { session: ShellId(id), offset })),
+    ];
     (uuid(), any::<i64>(), any::<[u8; 16]>(), operation).prop_map(|(id, issued_at_ms, trace_id, operation)| Open {
         request_id: RequestId(id),
         issued_at_ms,
@@ -200,7 +218,12 @@ pub(crate) fn open_reply() -> impl Strategy<Value = OpenReply> {
 }
 
 pub(crate) fn to_exec() -> impl Strategy<Value = ToExec> {
-    prop_oneof![vec(any::<u8>(), 0..2048).prop_map(ToExec::Stdin), Just(ToExec::StdinEnd), Just(ToExec::Cancel)]
+    prop_oneof![
+        vec(any::<u8>(), 0..2048).prop_map(ToExec::Stdin),
+        Just(ToExec::StdinEnd),
+        Just(ToExec::Cancel),
+        any::<u64>().prop_map(|offset| ToExec::Ack { offset })
+    ]
 }
 
 pub(crate) fn from_exec() -> impl Strategy<Value = FromExec> {
@@ -214,6 +237,7 @@ pub(crate) fn from_exec() -> impl Strategy<Value = FromExec> {
         vec(any::<u8>(), 0..2048).prop_map(FromExec::Stdout),
         vec(any::<u8>(), 0..2048).prop_map(FromExec::Stderr),
         (end, any::<bool>()).prop_map(|(end, truncated)| FromExec::Ended(Outcome { end, truncated })),
+        (any::<u32>(), any::<u64>()).prop_map(|(pid, offset)| FromExec::Attached { pid, offset }),
     ]
 }
 

@@ -40,6 +40,7 @@ async fn read(frames: &mut FrameReader<RecvHalf>, pieces: mpsc::Sender<Vec<u8>>)
                     let _ = queue.send(piece).await;
                 }
             }
+            Ok(ToExec::Ack { .. }) => {}
             Ok(ToExec::StdinEnd) => pieces = None,
             Ok(ToExec::Cancel) => return Code::CANCELLED,
             Err(FrameError::Ended) => {

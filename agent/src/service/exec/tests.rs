@@ -48,7 +48,7 @@ async fn finish(stream: &mut FrameStream) -> (Output, Outcome) {
             FromExec::Stdout(piece) => output.stdout.extend(piece),
             FromExec::Stderr(piece) => output.stderr.extend(piece),
             FromExec::Ended(outcome) => return (output, outcome),
-            FromExec::Started { .. } => panic!("started twice"),
+            FromExec::Started { .. } | FromExec::Attached { .. } => panic!("started twice"),
         }
     }
 }

@@ -92,7 +92,14 @@ async fn retention_cuts_the_chain_and_the_rest_still_verifies() {
             store.audit(&old).await.unwrap();
         }
         let keep = std::time::Duration::from_secs(30);
-        let retention = Retention { events: keep, audit: keep, tunnels: keep, idempotency: keep, credentials: keep };
+        let retention = Retention {
+            events: keep,
+            audit: keep,
+            tunnels: keep,
+            sessions: keep,
+            idempotency: keep,
+            credentials: keep,
+        };
         assert_eq!(store.prune(&retention, NOW).await.unwrap().audit, 3);
         assert_eq!(store.verify_audit().await.unwrap(), Verdict::Whole { first: 4, last: 5 });
         assert_eq!(store.prune(&retention, NOW + 60_000).await.unwrap().audit, 2);

@@ -12,6 +12,7 @@ use crate::{
         events::EventFilter,
         idempotency::{Begun, Keyed},
         retention::{Pruned, Retention},
+        sessions::{SessionFilter, SessionKind, SessionRow},
         testing::on_both,
         tokens::ApiToken,
     },
@@ -117,11 +118,40 @@ async fn retention_removes_the_old_and_only_the_old() {
         store.tokens().add(&token(1), &entry("token.create")).await.unwrap();
         store.tokens().add(&ApiToken { expires_at_ms: None, ..token(2) }, &entry("token.create")).await.unwrap();
         store.idempotency().begin(&Keyed { owner: "t", key: "k", request_sha256: [1; 32] }, NOW).await.unwrap();
+        let shell = SessionRow {
+            id: uuid::Uuid::from_u128(1),
+            kind: SessionKind::Shell,
+            agent_id: id("a"),
+            owner: "token:t".into(),
+            created_at_ms: NOW,
+            ended_at_ms: None,
+            end_reason: None,
+            detail: json!({"cols": 80}),
+        };
+        store.sessions().begin(&shell, &entry("shell.start")).await.unwrap();
+        let running = SessionRow { id: uuid::Uuid::from_u128(2), created_at_ms: NOW + 1, ..shell.clone() };
+        store.sessions().begin(&running, &entry("shell.start")).await.unwrap();
+        for (first, reason) in [(true, "exited"), (false, "closed")] {
+            let (detail, audit) = (json!({}), entry("shell.end"));
+            let counted = store.sessions().end(shell.id, NOW + 2, reason, &detail, &audit).await.unwrap();
+            assert_eq!(counted, first, "only the first end counts");
+        }
+        assert_eq!(store.sessions().find(shell.id).await.unwrap().unwrap().end_reason.as_deref(), Some("exited"));
+        assert_eq!(store.sessions().open().await.unwrap(), std::slice::from_ref(&running));
+        let newest = store.sessions().list(&SessionFilter::default(), &Page { cursor: None, limit: 1 }).await.unwrap();
+        assert_eq!(newest.items, [running]);
+        assert!(newest.next_cursor.is_some());
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(10_000));
-        let retention =
-            Retention { events: short, audit: long, tunnels: short, idempotency: short, credentials: short };
+        let retention = Retention {
+            events: short,
+            audit: long,
+            tunnels: short,
+            sessions: short,
+            idempotency: short,
+            credentials: short,
+        };
         let pruned = store.prune(&retention, NOW + 4_000).await.unwrap();
-        assert_eq!(pruned, Pruned { events: 2, audit: 0, tunnels: 0, idempotency: 1, credentials: 1 });
+        assert_eq!(pruned, Pruned { events: 2, audit: 0, tunnels: 0, sessions: 1, idempotency: 1, credentials: 1 });
         assert_eq!(store.events().after(0, &EventFilter::default(), 9).await.unwrap().len(), 3);
         assert!(store.tokens().find("t2").await.unwrap().is_some());
         // The unused secret runs out in an hour.
