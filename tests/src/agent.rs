@@ -45,6 +45,11 @@ impl Agent {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Sends the agent's line through a link instead of straight to the master.
+    pub fn through(&mut self, link: &crate::link::Link) {
+        self.set("MASTER_URL", &link.address.to_string());
+    }
+
     pub fn start(&mut self) {
         let mut command = Command::new(binary("landline-agent"));
         command.arg("run").current_dir(self.folder.path()).envs(self.environment.iter().cloned());

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod liar;
+pub mod link;
 pub mod master;
 pub mod peers;
 pub mod postgres;

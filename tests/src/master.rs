@@ -16,6 +16,7 @@ use crate::{
     agent::{ALLOW_ALL, Agent},
     api::Api,
     binary,
+    link::Link,
     peers::free_port,
     process::Process,
     wait::eventually,
@@ -172,6 +173,16 @@ impl Master {
     /// Registers and starts an agent that allows everything, and waits until it is online.
     pub async fn agent(&self, id: &str) -> Agent {
         self.agent_under(id, Some(ALLOW_ALL)).await
+    }
+
+    /// The same behind a link that the test can make bad. `seed` decides which packets will be lost.
+    pub async fn agent_behind(&self, id: &str, seed: u64) -> (Agent, Link) {
+        let link = Link::start(([127, 0, 0, 1], self.public_port).into(), seed).await;
+        let mut agent = Agent::new(&self.add(id).await, Some(ALLOW_ALL));
+        agent.through(&link);
+        agent.start();
+        self.api().online(id, Duration::from_secs(10)).await;
+        (agent, link)
     }
 
     /// The same under a policy of its own; `None` for no policy file.
