@@ -5,6 +5,7 @@ pub mod answer;
 pub mod command;
 mod controller;
 pub mod exec;
+pub mod files;
 pub mod forward;
 mod launch;
 pub mod leftovers;
