@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     session::exec::Execs,
     store::Store,
-    tunnel::{Parts as TunnelParts, Tunnels},
+    tunnel::{Parts as TunnelParts, Tunnels, direct::Direct},
 };
 
 mod background;
@@ -141,6 +141,7 @@ impl App {
         app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
         let api = Api::new(ApiParts {
             commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
+            direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
             execs: Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone()),
             access: Access::new(store.clone(), config.access.token),
             settings: ApiSettings {

@@ -15,6 +15,7 @@ use crate::{
         StoreError,
         agents::{AddAgentError, PatchAgentError},
     },
+    tunnel::direct::ConnectError,
     tunnel::{ActError, CreateError, ExtendError, ports::PortError},
 };
 
@@ -104,6 +105,15 @@ impl From<OpenError> for Problem {
             OpenError::TooSlow(_) => Kind::AgentTimeout.problem(error.to_string()),
             OpenError::Busy => Kind::Busy.problem(error.to_string()).retry_after(1),
             OpenError::Broken(_) => Kind::AgentFailed.problem(error.to_string()),
+        }
+    }
+}
+
+impl From<ConnectError> for Problem {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Open(error) => error.into(),
+            ConnectError::Store(error) => error.into(),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Hosts {
         Self(names.chain(configured.iter().map(|name| name.to_ascii_lowercase())).collect())
     }
 
-    fn allows(&self, host: &str) -> bool {
+    pub(super) fn allows(&self, host: &str) -> bool {
         let name = match (host.starts_with('['), host.rsplit_once(':')) {
             // Brackets hold colons of their own.
             (true, _) => host.find(']').map_or(host, |end| &host[..=end]),

@@ -3,6 +3,7 @@
 
 mod agents;
 mod commands;
+mod connect;
 pub mod dto;
 mod events;
 mod exec;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod state;
 mod tokens;
 mod tunnels;
+mod websocket;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -87,6 +89,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tunnels::show, tunnels::close))
         .routes(routes!(tunnels::heartbeat))
         .routes(routes!(tunnels::extend))
+        .routes(routes!(connect::connect))
         .routes(routes!(events::follow))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke));

@@ -72,6 +72,7 @@ pub const ROUTES: &[Route] = &[
     route("DELETE", TUNNEL, Action::TunnelClose, Repeat::Answered),
     route("POST", "/api/v1/tunnels/{id}/heartbeat", Action::TunnelBeat, Repeat::Answered),
     route("POST", "/api/v1/tunnels/{id}/extend", Action::TunnelExtend, Repeat::Answered),
+    route("GET", "/api/v1/agents/{id}/connect", Action::Connect, Repeat::Harmless),
     route("GET", "/api/v1/events", Action::EventsRead, Repeat::Harmless),
     route("GET", TOKENS, Action::TokensList, Repeat::Harmless),
     route("POST", TOKENS, Action::TokenCreate, Repeat::AnsweredSecretly),

@@ -14,6 +14,7 @@ use std::{
 use axum::{Router, body::Body, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -28,6 +29,9 @@ const HEADER_WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of a request's header.
 const HEADER_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
+/// A caller whose machine vanished is found by the kernel, however long nothing is to be said.
+const KEEP_ALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
 /// Connections of one listener; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
 /// After a failed accept (no descriptors left): long enough not to spin, short enough to recover at once.
@@ -103,6 +107,7 @@ pub async fn serve(listener: Listening, router: Router, stop: CancellationToken,
         match accepted {
             Accepted::Tcp(socket, peer) => {
                 let _ = socket.set_nodelay(true);
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEP_ALIVE);
                 connections.spawn(connection(socket, Some(Peer(peer)), permit, router, stop));
             }
             Accepted::Unix(socket) => _ = connections.spawn(connection(socket, None, permit, router, stop)),
@@ -148,7 +153,8 @@ async fn connection(
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(HEADER_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         biased;

@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use certs::join::Pin;
 use moka::sync::Cache;
 use proto::id::AgentId;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
     metrics::Metrics,
     session::exec::Execs,
     store::{Store, agents::Agent},
-    tunnel::Tunnels,
+    tunnel::{Tunnels, direct::Direct},
 };
 
 /// What the API stands on.
@@ -34,6 +35,7 @@ pub struct ApiParts {
     pub tunnels: Arc<Tunnels>,
     pub commands: Arc<Commands>,
     pub execs: Arc<Execs>,
+    pub direct: Arc<Direct>,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub settings: ApiSettings,
@@ -61,6 +63,8 @@ pub struct Inner {
     /// Work under an idempotency key goes on when its caller leaves.
     pub(super) tasks: TaskTracker,
     /// Answers with secrets in them, which must not reach the disk.
+    /// Places for WebSockets: they leave the listener's own bound with their upgrade.
+    pub(super) websockets: Arc<Semaphore>,
     pub(super) remembered: Cache<(String, String), Arc<Remembered>>,
 }
 
@@ -68,12 +72,15 @@ pub struct Inner {
 pub(super) const RECHECK: Duration = Duration::from_secs(2);
 /// Answers with secrets are remembered this long and this many.
 const REMEMBER_FOR: Duration = Duration::from_secs(600);
+/// WebSockets at once.
+pub(super) const WEBSOCKETS_MAX: usize = 1024;
 const REMEMBER_MOST: u64 = 1_000;
 
 impl Api {
     pub fn new(parts: ApiParts) -> Self {
         let remembered = Cache::builder().max_capacity(REMEMBER_MOST).time_to_live(REMEMBER_FOR).build();
-        Self(Arc::new(Inner { parts, tasks: TaskTracker::new(), remembered }))
+        let websockets = Arc::new(Semaphore::new(WEBSOCKETS_MAX));
+        Self(Arc::new(Inner { parts, tasks: TaskTracker::new(), websockets, remembered }))
     }
 
     /// The agent, if it exists and the caller may do this to it; one answer for both refusals (SECURITY R14).

@@ -9,9 +9,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::api::problem::Problem;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Longer than the longest `?wait=`.
-const ANSWER_WITHIN: Duration = Duration::from_secs(75);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7800";
 
 /// Where the master is and how to prove oneself to it.
@@ -61,8 +61,8 @@ pub(crate) enum SetupError {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    url: String,
-    token: SecretString,
+    pub(super) url: String,
+    pub(super) token: SecretString,
 }
 
 impl Connection {

@@ -9,15 +9,20 @@ use clap::{Parser, Subcommand};
 mod agents;
 pub(crate) mod client;
 mod command;
+mod connect;
 mod demo;
 mod events;
 mod exec;
+mod forward;
 pub(crate) mod output;
 mod serve;
 mod sim;
+mod ssh_config;
+mod stdio;
 mod stop;
 mod token;
 mod tunnel;
+pub(crate) mod websocket;
 
 use client::{CallError, Client, Connection, SetupError};
 use output::Format;
@@ -66,6 +71,12 @@ enum Command {
     Command(command::Call),
     /// Open, list and close tunnels
     Tunnel(tunnel::Tunnel),
+    /// Listen here and carry connections to a target behind an agent
+    Forward(forward::Forward),
+    /// One connection to a target on standard input and output, for ProxyCommand
+    Stdio(stdio::Stdio),
+    /// Print a block for ~/.ssh/config
+    SshConfig(ssh_config::SshConfig),
     /// Follow what happens
     Events(events::Events),
     /// Manage API tokens
@@ -119,6 +130,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Exec(exec) => block_on(exec.run(context()?)),
         Command::Command(call) => block_on(call.run(context()?)),
         Command::Tunnel(tunnel) => block_on(tunnel.run(context()?)),
+        Command::Forward(forward) => block_on(forward.run(context()?)),
+        Command::Stdio(stdio) => block_on(stdio.run(context()?)),
+        Command::SshConfig(config) => block_on(config.run(context()?)),
         Command::Events(events) => block_on(events.run(context()?)),
         Command::Token(token) => block_on(token.run(context()?)),
         Command::Sim(sim) => block_on(sim.run(context()?)),

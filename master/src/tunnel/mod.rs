@@ -3,6 +3,7 @@
 
 mod actor;
 mod clock;
+pub mod direct;
 mod error;
 pub mod lifecycle;
 mod listener;

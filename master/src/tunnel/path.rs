@@ -17,7 +17,7 @@ use proto::{
     open::{OpenReply, Opened, Operation, Target},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 
@@ -132,36 +132,8 @@ impl Path {
 
     /// Opens a stream to the target, waiting while the agent is away, [`Self::park`] at most.
     pub(super) async fn open(&self) -> Result<(Arc<Line>, WorkStream), Code> {
-        let deadline = Instant::now() + self.park;
-        let mut link = self.fleet.watch(&self.agent);
-        loop {
-            self.up(&mut link, deadline).await?;
-            let Some(line) = self.fleet.line(&self.agent) else {
-                self.changed(&mut link, deadline).await?;
-                continue;
-            };
-            match line.open(Operation::Forward(self.target.clone())).await {
-                Ok(work) => return Ok((line, work)),
-                // The line died a moment ago and nobody has said so yet.
-                Err(OpenError::Offline | OpenError::Lost) => self.changed(&mut link, deadline).await?,
-                Err(error) => return Err(error.code()),
-            }
-        }
-    }
-
-    async fn up(&self, link: &mut watch::Receiver<LinkState>, deadline: Instant) -> Result<(), Code> {
-        let up = link.wait_for(|state| matches!(state, LinkState::Up { .. }));
-        match timeout_at(deadline, up).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Code::LINE_LOST),
-        }
-    }
-
-    async fn changed(&self, link: &mut watch::Receiver<LinkState>, deadline: Instant) -> Result<(), Code> {
-        match timeout_at(deadline, link.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Code::LINE_LOST),
-        }
+        let operation = || Operation::Forward(self.target.clone());
+        reach(&self.fleet, &self.agent, self.park, operation).await.map_err(|error| error.code())
     }
 
     /// Reads the agent's answer to a connection's stream and tells the owner what it means for the target.
@@ -181,6 +153,34 @@ impl Path {
                 }
                 Err(code)
             }
+        }
+    }
+}
+
+/// Opens a stream to the agent, waiting while it is away, `park` at most.
+pub(super) async fn reach(
+    fleet: &Fleet,
+    agent: &AgentId,
+    park: Duration,
+    operation: impl Fn() -> Operation,
+) -> Result<(Arc<Line>, WorkStream), OpenError> {
+    let deadline = Instant::now() + park;
+    let mut link = fleet.watch(agent);
+    loop {
+        let up = link.wait_for(|state| matches!(state, LinkState::Up { .. }));
+        if !matches!(timeout_at(deadline, up).await, Ok(Ok(_))) {
+            return Err(OpenError::Offline);
+        }
+        if let Some(line) = fleet.line(agent) {
+            match line.open(operation()).await {
+                Ok(work) => return Ok((line, work)),
+                // The line died a moment ago and nobody has said so yet.
+                Err(OpenError::Offline | OpenError::Lost) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !matches!(timeout_at(deadline, link.changed()).await, Ok(Ok(()))) {
+            return Err(OpenError::Offline);
         }
     }
 }
