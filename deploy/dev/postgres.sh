@@ -1,7 +1,7 @@
 #!/bin/sh
-# A throw-away PostgreSQL for tests: a cluster in DIR, reached by a unix socket there and by nothing else.
-#   deploy/dev/postgres.sh start DIR   prints the URL for LANDLINE_TEST_POSTGRES_URL
-#   deploy/dev/postgres.sh stop DIR    ends it and removes DIR
+# A throw-away PostgreSQL for tests: a cluster in DIR, reached by a unix socket there and, with PORT, at 127.0.0.1:PORT.
+#   deploy/dev/postgres.sh start DIR [PORT]   prints the URL for LANDLINE_TEST_POSTGRES_URL
+#   deploy/dev/postgres.sh stop DIR           ends it and removes DIR
 # Needs PostgreSQL's server programs; installs nothing. Run by root it drops to the user postgres, as the server demands.
 set -eu
 
@@ -10,9 +10,10 @@ fail() {
     exit 1
 }
 
-[ $# -eq 2 ] || fail "usage: postgres.sh start|stop DIR"
+[ $# -eq 2 ] || [ $# -eq 3 ] || fail "usage: postgres.sh start DIR [PORT] | stop DIR"
 command=$1
 dir=$2
+port=${3:-}
 case $dir in
 /*) ;;
 *) dir=$PWD/$dir ;;
@@ -51,7 +52,8 @@ start() {
     chmod 700 "$dir"
     as_server initdb --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync -D "$dir/data" >/dev/null
     cat >>"$dir/data/postgresql.conf" <<CONF
-listen_addresses = ''
+listen_addresses = '${port:+127.0.0.1}'
+port = ${port:-5432}
 unix_socket_directories = '$dir'
 max_connections = 500
 shared_buffers = 64MB
@@ -60,7 +62,11 @@ CONF
         cat "$dir/log" >&2
         fail "the server did not start"
     }
-    echo "postgres://postgres@localhost/postgres?host=$dir"
+    if [ -n "$port" ]; then
+        echo "postgres://postgres@127.0.0.1:$port/postgres"
+    else
+        echo "postgres://postgres@localhost/postgres?host=$dir"
+    fi
 }
 
 stop() {
@@ -76,5 +82,5 @@ stop() {
 case $command in
 start) start ;;
 stop) stop ;;
-*) fail "usage: postgres.sh start|stop DIR" ;;
+*) fail "usage: postgres.sh start DIR [PORT] | stop DIR" ;;
 esac

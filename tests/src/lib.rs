@@ -6,6 +6,7 @@ pub mod api;
 pub mod liar;
 pub mod link;
 pub mod master;
+pub mod openssh;
 pub mod peers;
 pub mod postgres;
 pub mod process;

@@ -143,7 +143,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// One thread is enough for a client, and for a master (measured: it is faster than several on two cores).
 fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    // A read of standard input that nobody will answer must not hold the end up.
+    runtime.shutdown_background();
+    result
 }
 
 /// The exit code for a failed command: 64 where the user or the configuration is at fault.

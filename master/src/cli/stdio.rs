@@ -24,7 +24,6 @@ impl Stdio {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         let websocket = context.client.connect(&self.agent, &self.target).await?;
         carry(websocket, tokio::io::stdin(), tokio::io::stdout()).await?;
-        // A read of standard input that nobody will answer must not hold the end up.
-        std::process::exit(0)
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,6 +5,7 @@
 mod bad_link;
 mod clocks;
 mod crash;
+mod desk;
 mod enrolment;
 mod hostile_agent;
 mod hostile_master;
