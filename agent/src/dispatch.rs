@@ -17,8 +17,9 @@ use proto::{
     net::{
         credit::{CreditPool, LineCredit, PROCESS_CREDIT_MAX},
         frame::FrameError,
-        quic::{AGENT_RECEIVE_WINDOW, AGENT_STREAMS, AGENT_STREAMS_MAX},
-        stream::{FrameStream, RecvHalf, SendHalf, priority},
+        preference::Class,
+        quic::{AGENT_RECEIVE_WINDOW, AGENT_SEND_WINDOW, AGENT_STREAMS, AGENT_STREAMS_MAX},
+        stream::{FrameStream, RecvHalf, SendHalf},
     },
     open::{OPERATIONS, Open, OpenHead, Operation, Refused},
     wire,
@@ -75,19 +76,19 @@ impl Dispatch {
             while streams.try_join_next().is_some() {}
             allowed = raise(&connection, allowed, streams.len());
             let stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
-            streams.spawn(self.clone().guarded(stream, credit.clone()));
+            streams.spawn(self.clone().guarded(stream, connection.clone(), credit.clone()));
         }
     }
 
-    async fn guarded(self: Arc<Self>, stream: FrameStream, credit: Arc<LineCredit>) {
+    async fn guarded(self: Arc<Self>, stream: FrameStream, line: quinn::Connection, credit: Arc<LineCredit>) {
         // What unwinds drops the stream's halves, and they say INTERNAL.
-        if AssertUnwindSafe(self.clone().stream(stream, credit)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(self.clone().stream(stream, line, credit)).catch_unwind().await.is_err() {
             self.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a handler panicked; its stream was closed, nothing else is affected");
         }
     }
 
-    async fn stream(self: Arc<Self>, mut stream: FrameStream, credit: Arc<LineCredit>) {
+    async fn stream(self: Arc<Self>, mut stream: FrameStream, line: quinn::Connection, credit: Arc<LineCredit>) {
         let read = tokio::time::timeout(HEADER_WITHIN, stream.recv.next_bytes()).await;
         let bytes = match read.unwrap_or(Err(FrameError::TooSlow(HEADER_WITHIN))) {
             Ok(bytes) => bytes,
@@ -97,6 +98,7 @@ impl Dispatch {
             Ok(open) => open,
             Err(error) => return refuse_undecodable(stream, &bytes, &error.to_string()).await,
         };
+        stream.send.prefer(Class::of(&open.operation), &line, AGENT_SEND_WINDOW);
         match self.admit(&open) {
             Ok(taken_ms) => self.run(open, taken_ms, stream, credit).await,
             Err(refused) => {
@@ -123,15 +125,12 @@ impl Dispatch {
         self.panic_where_planted(&open.operation);
         match open.operation {
             Operation::Forward(target) => {
-                stream.send.set_priority(priority::TUNNEL);
                 forward::serve(&target, stream, &self.policy, &credit).await;
             }
             Operation::Exec(spec) => {
-                stream.send.set_priority(priority::INTERACTIVE);
                 self.execs.serve(id, taken_ms, spec, stream).await;
             }
             Operation::Command(command) => {
-                stream.send.set_priority(priority::INTERACTIVE);
                 self.commands.serve(id, taken_ms, &command, stream).await;
             }
             Operation::ExecAttach(_)

@@ -12,7 +12,9 @@ use proto::{
     net::{
         carrier::{DialError, Dialed},
         frame::FrameError,
-        stream::{self, FrameStream, RecvHalf, SendHalf, priority},
+        preference::Class,
+        quic::AGENT_SEND_WINDOW,
+        stream::{self, FrameStream, RecvHalf, SendHalf},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -185,7 +187,7 @@ async fn hello(context: &Context, connection: &quinn::Connection) -> Result<(Fra
     let opened = connection.open_bi().await.map_err(|_| FrameError::Ended);
     let (send, recv) = opened?;
     let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
-    control.send.set_priority(priority::CONTROL);
+    control.send.prefer(Class::Control, connection, AGENT_SEND_WINDOW);
     let hello = Hello {
         versions: VERSIONS.to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").into(),

@@ -10,7 +10,11 @@ use proto::{
     control::{Hello, HelloReply, Refusal},
     id::AgentId,
     limits::{AUTHENTICATE_WITHIN, FRAME_MAX, FRAME_MAX_UNAUTHENTICATED},
-    net::stream::{FrameStream, RecvHalf, SendHalf, close, priority},
+    net::{
+        preference::Class,
+        quic::MASTER_SEND_WINDOW,
+        stream::{FrameStream, RecvHalf, SendHalf, close},
+    },
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -49,7 +53,7 @@ pub(super) async fn authenticate(fleet: &Arc<Fleet>, connection: &quinn::Connect
     };
     let Ok((send, recv)) = connection.accept_bi().await else { return None };
     let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX_UNAUTHENTICATED);
-    control.send.set_priority(priority::CONTROL);
+    control.send.prefer(Class::Control, connection, MASTER_SEND_WINDOW);
     let hello = match control.read_within::<Hello>(AUTHENTICATE_WITHIN).await {
         Ok(hello) => hello,
         Err(error) => {

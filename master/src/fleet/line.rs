@@ -15,8 +15,9 @@ use proto::{
     limits::{FRAME_MAX, HEADER_WITHIN},
     net::{
         credit::LineCredit,
-        quic::AGENT_STREAMS_MAX,
-        stream::{FrameStream, RecvHalf, SendHalf, close, priority},
+        preference::Class,
+        quic::{AGENT_STREAMS_MAX, MASTER_SEND_WINDOW},
+        stream::{FrameStream, RecvHalf, SendHalf, close},
     },
     open::{Open, Operation},
     stats::Stats,
@@ -104,13 +105,8 @@ impl Line {
         let class = operation.word();
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| OpenError::Busy)?;
         let (send, recv) = self.connection.open_bi().await.map_err(|_| OpenError::Lost)?;
-        let (send, recv) = (SendHalf::new(send), RecvHalf::new(recv));
-        send.set_priority(match operation {
-            Operation::Forward(_) => priority::TUNNEL,
-            Operation::Exec(_) | Operation::ExecAttach(_) | Operation::Command(_) => priority::INTERACTIVE,
-            Operation::Shell(_) | Operation::ShellAttach(_) => priority::INTERACTIVE,
-            Operation::File(_) | Operation::FileRead(_) | Operation::FileWrite(_) => priority::FILES,
-        });
+        let (mut send, recv) = (SendHalf::new(send), RecvHalf::new(recv));
+        send.prefer(Class::of(&operation), &self.connection, MASTER_SEND_WINDOW);
         let mut stream = FrameStream::new(send, recv, FRAME_MAX);
         let open =
             Open { request_id, issued_at_ms: self.clock.now_ms(), trace_id: *request_id.0.as_bytes(), operation };

@@ -5,6 +5,7 @@ pub mod carrier;
 pub mod cid;
 pub mod credit;
 pub mod frame;
+pub mod preference;
 pub mod quic;
 pub mod relay;
 pub mod socket;

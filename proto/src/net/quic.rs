@@ -26,8 +26,12 @@ pub const STREAM_RECEIVE_WINDOW: u64 = 2 << 20;
 pub const MASTER_RECEIVE_WINDOW: u64 = 8 << 20;
 /// What one line may hold without credit on the agent, bytes.
 pub const AGENT_RECEIVE_WINDOW: u64 = 16 << 20;
-/// What one line may have written and not yet delivered, bytes.
-pub const SEND_WINDOW: u64 = 16 << 20;
+/// Part of what the peer's window takes that bulk leaves free, so that no keystroke waits behind it, bytes.
+pub const SEND_RESERVE: u64 = 2 << 20;
+/// What bulk of one line may have written and not yet delivered on the agent, bytes: the master's window less the reserve.
+pub const AGENT_SEND_WINDOW: u64 = MASTER_RECEIVE_WINDOW - SEND_RESERVE;
+/// The same on the master.
+pub const MASTER_SEND_WINDOW: u64 = AGENT_RECEIVE_WINDOW - SEND_RESERVE;
 /// Work streams an agent allows at first; it raises them with use.
 pub const AGENT_STREAMS: u32 = 256;
 /// Work streams an agent allows at most.
@@ -118,6 +122,7 @@ pub fn client_endpoint(
     let mut transport = transport(tuning);
     transport
         .keep_alive_interval(Some(tuning.keep_alive))
+        .send_window(AGENT_SEND_WINDOW)
         .max_concurrent_bidi_streams(AGENT_STREAMS.into())
         .receive_window(window(AGENT_RECEIVE_WINDOW));
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -139,6 +144,7 @@ pub fn server_endpoint(
     let mut transport = transport(tuning);
     transport
         .keep_alive_interval(None)
+        .send_window(MASTER_SEND_WINDOW)
         .max_concurrent_bidi_streams(MASTER_STREAMS.into())
         .receive_window(window(MASTER_RECEIVE_WINDOW));
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&keys.token);
@@ -161,7 +167,6 @@ fn transport(tuning: &Tuning) -> TransportConfig {
         .initial_rtt(INITIAL_RTT)
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(window(STREAM_RECEIVE_WINDOW))
-        .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .mtu_discovery_config(Some(mtu))

@@ -12,16 +12,11 @@ use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{FrameError, FrameReader, write_frame};
+use super::{
+    frame::{FrameError, FrameReader, write_frame},
+    preference::{Class, Preference},
+};
 use crate::{code::Code, wire::Message};
-
-/// Priorities of streams on both ends: what people wait for goes first (TRANSPORT §4).
-pub mod priority {
-    pub const CONTROL: i32 = 100;
-    pub const INTERACTIVE: i32 = 50;
-    pub const TUNNEL: i32 = 0;
-    pub const FILES: i32 = -10;
-}
 
 /// The sending half. Dropped before [`finish`](Self::finish) or [`reset`](Self::reset) it resets with
 /// [`Code::ABANDONED`], or with [`Code::INTERNAL`] while a panic unwinds.
@@ -29,6 +24,8 @@ pub mod priority {
 pub struct SendHalf {
     stream: quinn::SendStream,
     ended: bool,
+    /// Of streams that may use the reserve.
+    preference: Option<Box<Preference>>,
 }
 
 /// The receiving half. Dropped before its end it asks the peer to stop with [`Code::ABANDONED`].
@@ -40,11 +37,25 @@ pub struct RecvHalf {
 
 impl SendHalf {
     pub fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, ended: false }
+        Self { stream, ended: false, preference: None }
     }
 
-    pub fn set_priority(&self, priority: i32) {
-        let _ = self.stream.set_priority(priority);
+    /// Says what the stream of `line` is for: its priority, and whether it may use the reserve of the send window.
+    /// `window` is what bulk may have written and not yet delivered, as this end's endpoint was set up.
+    pub fn prefer(&mut self, class: Class, line: &quinn::Connection, window: u64) {
+        let _ = self.stream.set_priority(class.priority());
+        self.preference = match class {
+            Class::Control | Class::Interactive => Some(Box::new(Preference::new(class, line.clone(), window))),
+            Class::Tunnel | Class::Files => None,
+        };
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Some(preference) = &mut self.preference
+            && let Some(priority) = preference.sent(bytes)
+        {
+            let _ = self.stream.set_priority(priority);
+        }
     }
 
     /// Writes a piece without copying it; waits while the peer's window is full.
@@ -54,7 +65,7 @@ impl SendHalf {
 
     /// Writes one frame. Not cancel-safe.
     pub async fn write_frame<M: Message>(&mut self, message: &M) -> io::Result<()> {
-        write_frame(&mut self.stream, message).await
+        write_frame(self, message).await
     }
 
     /// A clean end: everything written will be delivered.
@@ -92,7 +103,16 @@ impl Drop for SendHalf {
 
 impl AsyncWrite for SendHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, bytes)
+        let this = &mut *self;
+        let stream = Pin::new(&mut this.stream);
+        let polled = match &this.preference {
+            Some(preference) => preference.with_reserve(|| AsyncWrite::poll_write(stream, cx, bytes)),
+            None => AsyncWrite::poll_write(stream, cx, bytes),
+        };
+        if let Poll::Ready(Ok(written)) = &polled {
+            this.sent(*written);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,7 @@ mod hostile_agent;
 mod hostile_master;
 
 mod hostile_target;
+mod interactive;
 mod outside_judges;
 mod panel;
 mod readme;

@@ -1,0 +1,94 @@
+//! Somebody waits for an answer while bulk fills a slow line: the answer does not queue behind what bulk has written.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use landline_tests::{
+    api::port_of,
+    link::{Link, Shape},
+    master::Master,
+    wait::until,
+};
+use serde_json::json;
+
+/// More than fills both windows of a line: 2 MiB each.
+const STREAMS: usize = 10;
+/// Bytes a second: the 8 MiB that the line takes are more than six seconds of it.
+const RATE: u64 = 1_250_000;
+
+/// A target that pours and drinks as fast as it can, until told to stop.
+fn flood(stop: Arc<AtomicBool>, carried: Arc<AtomicU64>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().take(2 * STREAMS + 1).flatten() {
+            let mut reader = socket.try_clone().unwrap();
+            let (halt, count) = (stop.clone(), carried.clone());
+            std::thread::spawn(move || pour(socket, &halt));
+            std::thread::spawn(move || drink(&mut reader, &count));
+        }
+    });
+    port
+}
+
+fn pour(mut socket: TcpStream, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) && socket.write_all(&[7; 16 * 1024]).is_ok() {}
+}
+
+fn drink(socket: &mut TcpStream, carried: &AtomicU64) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(read @ 1..) = socket.read(&mut buffer) {
+        carried.fetch_add(read as u64, Ordering::Relaxed);
+    }
+}
+
+/// The slowest of some commands, asked one after the other.
+async fn slowest_answer(master: &Master, label: &str) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for number in 0..5 {
+        let started = Instant::now();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let call = json!({ "id": format!("{label}-{number}"), "type": "GET_STATS", "timestamp": now });
+        let answer = master.api().post("/agents/far/commands", call).await;
+        assert_eq!(answer["status"], "success", "{answer}");
+        slowest = slowest.max(started.elapsed());
+    }
+    slowest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_an_answer_does_not_wait_behind_bulk_on_a_slow_line() {
+    let master = Master::start().await;
+    let (_agent, link): (_, Link) = master.agent_behind("far", 1).await;
+    let (stop, carried) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let port = flood(stop.clone(), carried.clone());
+    let tunnel = master.api().open_tunnel("far", port, "tcp").await;
+    assert_eq!(tunnel["status"], "active", "{tunnel}");
+    let listen = port_of(&tunnel);
+    link.shape(Shape { delay: Duration::from_millis(10), rate: Some(RATE), queue: 64 * 1024, ..Shape::default() });
+    let idle = slowest_answer(&master, "idle").await;
+    let received = Arc::new(AtomicU64::new(0));
+    for _ in 0..STREAMS {
+        let client = TcpStream::connect(("127.0.0.1", listen)).unwrap();
+        let mut reader = client.try_clone().unwrap();
+        let (halt, count) = (stop.clone(), received.clone());
+        std::thread::spawn(move || pour(client, &halt));
+        std::thread::spawn(move || drink(&mut reader, &count));
+    }
+    // Both directions have filled whatever there is to fill once this much came through.
+    let flowing = |count: &AtomicU64| count.load(Ordering::Relaxed) > 2_000_000;
+    until(Duration::from_secs(60), "both directions flow", || flowing(&received) && flowing(&carried)).await;
+    let busy = slowest_answer(&master, "busy").await;
+    stop.store(true, Ordering::Relaxed);
+    println!(
+        "slowest of five answers: {idle:?} on the idle line, {busy:?} behind {STREAMS} floods each way at {RATE} B/s"
+    );
+    assert!(busy < Duration::from_millis(1_500), "{busy:?}; idle {idle:?}");
+}
