@@ -69,6 +69,7 @@ pub(super) fn finish(mut document: Document31) -> Document31 {
         let operations = [
             (HttpMethod::Get, &mut item.get),
             (HttpMethod::Post, &mut item.post),
+            (HttpMethod::Put, &mut item.put),
             (HttpMethod::Patch, &mut item.patch),
             (HttpMethod::Delete, &mut item.delete),
         ];
@@ -89,6 +90,7 @@ fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
     let method = match method {
         HttpMethod::Get => axum::http::Method::GET,
         HttpMethod::Post => axum::http::Method::POST,
+        HttpMethod::Put => axum::http::Method::PUT,
         HttpMethod::Patch => axum::http::Method::PATCH,
         _ => axum::http::Method::DELETE,
     };

@@ -111,15 +111,21 @@ pub fn entry(method: &Method, pattern: &str) -> Entry {
 /// The methods of a path, as the `Allow` header has them.
 fn allowed(pattern: &str) -> Option<&'static str> {
     let has = |method: &str| ROUTES.iter().any(|route| route.method == method && route.path == pattern);
-    match (has("GET"), has("POST"), has("PATCH"), has("DELETE")) {
-        (true, true, false, false) => Some("GET, HEAD, POST"),
-        (true, false, true, true) => Some("GET, HEAD, PATCH, DELETE"),
-        (true, false, false, true) => Some("GET, HEAD, DELETE"),
-        (true, false, false, false) => Some("GET, HEAD"),
-        (false, true, false, false) => Some("POST"),
-        (false, false, false, true) => Some("DELETE"),
-        (false, false, false, false) => None,
-        _ => Some("GET, HEAD, POST, PATCH, DELETE"),
+    allow(has("GET"), has("POST"), has("PUT"), has("PATCH"), has("DELETE"))
+}
+
+fn allow(get: bool, post: bool, put: bool, patch: bool, delete: bool) -> Option<&'static str> {
+    match (get, post, put, patch, delete) {
+        (true, true, false, false, false) => Some("GET, HEAD, POST"),
+        (true, false, true, false, false) => Some("GET, HEAD, PUT"),
+        (true, false, false, true, true) => Some("GET, HEAD, PATCH, DELETE"),
+        (true, false, false, false, true) => Some("GET, HEAD, DELETE"),
+        (true, false, false, false, false) => Some("GET, HEAD"),
+        (false, true, false, false, false) => Some("POST"),
+        (false, false, true, false, false) => Some("PUT"),
+        (false, false, false, false, true) => Some("DELETE"),
+        (false, false, false, false, false) => None,
+        _ => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
     }
 }
 
@@ -146,6 +152,13 @@ mod tests {
             ["/healthz", "/readyz", "/api/v1/openapi.json"].map(|path| (path.to_owned(), "GET".to_owned()));
         documented.extend(undocumented);
         assert_eq!(table, documented, "routes and table differ");
+    }
+
+    #[test]
+    fn a_path_that_is_put_says_so() {
+        assert_eq!(allow(false, false, true, false, false), Some("PUT"));
+        assert_eq!(allow(true, false, true, false, false), Some("GET, HEAD, PUT"));
+        assert_eq!(allow(false, false, false, false, false), None);
     }
 
     #[test]
