@@ -25,12 +25,13 @@ use crate::{
         exec::{Execs, Patience},
         leftovers,
         once::Once,
+        shell::{self, Shells},
         stats::Sampler,
     },
     state::{FolderError, StateDir, status_socket},
 };
 
-/// Time for execs to be gone after a shutdown; they are killed at once, this is for their reaping.
+/// Time for execs and shells to be gone after a shutdown; they are killed at once, this is for their reaping.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why an agent could not start.
@@ -58,15 +59,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     // The first sample only starts the count of processor time.
     sampler.sample().await;
     let execs = Execs::new(policy.clone(), once.clone(), Patience::default(), shutdown.clone());
+    let shells = Shells::new(policy.clone(), once.clone(), shell::Patience::default(), shutdown.clone());
     let commands = Commands::new(policy.clone(), once, sampler.clone(), config.actions_dir.clone());
-    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone()));
+    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone(), shells.clone()));
     let (sender, receiver) = watch::channel(first_status(&member, &policy));
     let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver)));
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
     let context = Arc::new(Context::new(member, dialer(&config), dispatch, sampler, sender));
     link::keep(context, shutdown).await;
-    if tokio::time::timeout(FINISH_WITHIN, execs.finished()).await.is_err() {
+    let finished = async { tokio::join!(execs.finished(), shells.finished()) };
+    if tokio::time::timeout(FINISH_WITHIN, finished).await.is_err() {
         tracing::warn!("not everything that ran could be ended; the next start will look again");
     }
     drop((answering, cleaning));

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use crate::{
     freshness::Freshness,
     policy::Policy,
-    service::{answer, command::Commands, exec::Execs, forward},
+    service::{answer, command::Commands, exec::Execs, forward, shell::Shells},
 };
 
 /// Everything a stream may need. One per process: lines come and go beneath it.
@@ -39,6 +39,7 @@ pub struct Dispatch {
     pub freshness: Arc<Freshness>,
     pub commands: Commands,
     pub execs: Execs,
+    pub shells: Shells,
     credit_pool: Arc<CreditPool>,
     panics: AtomicU64,
     /// Where a test plants a panic: an operation, and a command's service.
@@ -47,18 +48,30 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    pub fn new(policy: Arc<Policy>, freshness: Arc<Freshness>, commands: Commands, execs: Execs) -> Self {
+    pub fn new(
+        policy: Arc<Policy>,
+        freshness: Arc<Freshness>,
+        commands: Commands,
+        execs: Execs,
+        shells: Shells,
+    ) -> Self {
         let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
         Self {
             policy,
             freshness,
             commands,
             execs,
+            shells,
             credit_pool,
             panics: AtomicU64::new(0),
             #[cfg(test)]
             panic_in: None,
         }
+    }
+
+    /// The master sent this agent away: what belongs to the agent and not to a line ends too (SECURITY R5).
+    pub fn sent_away(&self, code: Code) {
+        self.shells.end_all(code);
     }
 
     /// Handlers that panicked since the start.
@@ -133,12 +146,13 @@ impl Dispatch {
             Operation::Command(command) => {
                 self.commands.serve(id, taken_ms, &command, stream).await;
             }
-            Operation::ExecAttach(_)
-            | Operation::Shell(_)
-            | Operation::ShellAttach(_)
-            | Operation::File(_)
-            | Operation::FileRead(_)
-            | Operation::FileWrite(_) => {
+            Operation::Shell(spec) => {
+                self.shells.open(id, taken_ms, spec, stream).await;
+            }
+            Operation::ShellAttach(attach) => {
+                self.shells.attach(attach, stream).await;
+            }
+            Operation::ExecAttach(_) | Operation::File(_) | Operation::FileRead(_) | Operation::FileWrite(_) => {
                 answer::refuse(stream, Code::UNKNOWN_OPERATION, "this build of the agent does not do that").await;
             }
         }

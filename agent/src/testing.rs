@@ -37,6 +37,7 @@ use crate::{
         command::Commands,
         exec::{Execs, Patience},
         once::Once,
+        shell::{self, Shells},
         stats::Sampler,
     },
 };
@@ -240,8 +241,10 @@ fn dispatch(folder: &Path, policy: &str, patience: Patience, shutdown: &Cancella
     let (journal, recovered) = Journal::open(&folder.join("journal")).unwrap();
     let once = Once::new(journal);
     let execs = Execs::new(policy.clone(), once.clone(), patience, shutdown.clone());
+    let patience = shell::Patience { unattached: patience.unread, grace: patience.grace, ..shell::Patience::default() };
+    let shells = Shells::new(policy.clone(), once.clone(), patience, shutdown.clone());
     let commands = Commands::new(policy.clone(), once, Sampler::default(), folder.join("actions.d"));
-    Dispatch::new(policy, Arc::new(Freshness::new(recovered.taken)), commands, execs)
+    Dispatch::new(policy, Arc::new(Freshness::new(recovered.taken)), commands, execs, shells)
 }
 
 /// Waits until `done`; fails the test naming `what` after a while.

@@ -13,6 +13,7 @@ pub mod freshness;
 pub mod id;
 pub mod limits;
 pub mod open;
+pub mod ring;
 pub mod shell;
 pub mod stats;
 pub mod wire;

@@ -22,6 +22,15 @@ pub const EXEC_PIECE_MAX: usize = 32 * 1024;
 pub const TERM_MAX: usize = 64;
 /// Most columns or rows of a terminal.
 pub const TERMINAL_SIDE_MAX: u16 = 2000;
+/// Output of a shell that is kept for whoever comes back, bytes.
+pub const SHELL_RING: usize = 1 << 20;
+/// Output that may be under way to a reader who has not acknowledged it, bytes. Small enough that an interrupt typed
+/// into a flood is felt at once.
+pub const SHELL_WINDOW: u64 = 256 * 1024;
+/// Input that may be under way to a program that has not taken it, bytes.
+pub const SHELL_INPUT_WINDOW: u64 = 256 * 1024;
+/// A reader that acknowledged nothing for this long no longer holds the program back.
+pub const SHELL_HELD_FOR: Duration = Duration::from_secs(5);
 /// Longest path of a file, bytes: Linux's PATH_MAX.
 pub const PATH_MAX: usize = 4096;
 /// Largest JSON payload of a command, and largest reply, bytes. With the rest of its message it fits one frame.

@@ -58,11 +58,14 @@ pub enum ToShell {
 /// Agent → master. `Attached` first; `Ended` last, then the stream finishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromShell {
-    /// Output begins at `offset`. Between it and what was asked for, `lost` bytes are gone.
+    /// Output begins at `offset`. Between it and what was asked for, `lost` bytes are gone. `input` bytes have been typed
+    /// so far: whoever has more on its way goes on from there.
     Attached {
         pid: u32,
         offset: u64,
         lost: u64,
+        input: u64,
+        size: Size,
     },
     Output(#[serde(with = "wire::bytes")] Vec<u8>),
     /// So many bytes were dropped here, because nobody took them.
@@ -70,6 +73,11 @@ pub enum FromShell {
         bytes: u64,
     },
     Ended(End),
+    /// The program has been handed this many bytes of input, counted over the whole session. At most
+    /// `SHELL_INPUT_WINDOW` bytes more may be sent.
+    Taken {
+        input: u64,
+    },
 }
 
 impl Size {
@@ -107,7 +115,7 @@ impl Message for FromShell {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Output(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
-            Self::Attached { .. } | Self::Lost { .. } | Self::Ended(_) => Ok(()),
+            Self::Attached { .. } | Self::Lost { .. } | Self::Ended(_) | Self::Taken { .. } => Ok(()),
         }
     }
 }

@@ -107,9 +107,17 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
         }
         ended = on_connection(&context, &dialed, connected.clone(), shutdown.clone()) => ended,
     };
+    sent_away(&context, &ended);
     // The close frame goes out before the socket does; nobody waits for it longer than this.
     let _ = tokio::time::timeout(CLOSE_WITHIN, dialed.endpoint.wait_idle()).await;
     ended
+}
+
+/// What belongs to the agent outlives its lines, but not its place at the master (SECURITY R5).
+pub(super) fn sent_away(context: &Context, ended: &Ended) {
+    if [Code::SUSPENDED, Code::REMOVED].contains(&ended.code) {
+        context.dispatch.sent_away(ended.code);
+    }
 }
 
 /// A certificate is needed first, and one that surely ran out is renewed before it is refused.

@@ -82,6 +82,7 @@ pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
         if shutdown.is_cancelled() {
             break;
         }
+        line::sent_away(&context, &ended);
         context.history().add(ended.code, &ended.message);
         if up_for.is_some_and(|time| time >= STABLE_AFTER) {
             backoff.succeeded();

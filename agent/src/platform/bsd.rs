@@ -38,6 +38,17 @@ pub fn marked_processes(variable: &str) -> Vec<i32> {
     text.lines().filter(marked).filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
 }
 
+/// Living processes of the session that this process leads, whatever group they are in.
+pub fn session_members(leader: i32) -> Vec<i32> {
+    let text = output("ps", &["-axo", "sid=,pid=,state="]).unwrap_or_default();
+    let member = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (session, pid, state) = (fields.next()?.parse::<i32>().ok()?, fields.next()?, fields.next()?);
+        (session == leader && !state.starts_with('Z')).then(|| pid.parse().ok())?
+    };
+    text.lines().filter_map(member).collect()
+}
+
 pub fn process_count() -> u32 {
     // Counting takes a subprocess here, which a sample must not cost; 0 reads as not told.
     0

@@ -31,6 +31,12 @@ pub fn marked_processes(variable: &str) -> Vec<i32> {
     processes().filter(marked).filter(|pid| start_time(*pid).is_some()).collect()
 }
 
+/// Living processes of the session that this process leads, whatever group they are in.
+pub fn session_members(leader: i32) -> Vec<i32> {
+    let member = |pid: &i32| Stat::read(*pid).is_some_and(|stat| stat.session == leader && stat.state != 'Z');
+    processes().filter(member).collect()
+}
+
 pub fn process_count() -> u32 {
     u32::try_from(processes().count()).unwrap_or(u32::MAX)
 }
@@ -43,6 +49,7 @@ fn processes() -> impl Iterator<Item = i32> {
 struct Stat {
     state: char,
     group: i32,
+    session: i32,
     start_time: u64,
 }
 
@@ -55,6 +62,7 @@ impl Stat {
         Some(Self {
             state: fields.first()?.chars().next()?,
             group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
         })
     }

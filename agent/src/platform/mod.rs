@@ -16,7 +16,8 @@ pub mod users;
 use rustix::process::{Pid, Signal};
 
 pub use self::system::{
-    boot_id, connections, group_exists, marked_processes, process_count, routes, service_manager, start_time,
+    boot_id, connections, group_exists, marked_processes, process_count, routes, service_manager, session_members,
+    start_time,
 };
 
 /// Tells a process group from a later one with the same number.

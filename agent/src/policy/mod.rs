@@ -158,7 +158,11 @@ impl Policy {
             Operation::Shell(ShellSpec { program: Some(_), .. }) => "exec",
             other => other.word(),
         };
-        let rules = self.open_for(word, now)?;
+        let rules = match operation {
+            // Whether it was a shell or an exec on a terminal is the session's matter.
+            Operation::ShellAttach(_) => self.open_for("shell", now).or_else(|_| self.open_for("exec", now))?,
+            _ => self.open_for(word, now)?,
+        };
         match operation {
             Operation::Forward(target) => rules.judge_port(target),
             Operation::Exec(spec) => rules.judge_exec(spec),

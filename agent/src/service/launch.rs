@@ -7,7 +7,8 @@ use std::{
     process::Stdio,
 };
 
-use proto::id::RequestId;
+use proto::{id::RequestId, shell::Size};
+use pty_process::Pty;
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
 
@@ -74,22 +75,77 @@ impl Drop for Group {
 }
 
 pub(super) fn launch(launch: &Launch<'_>) -> Result<(Child, Group), LaunchError> {
-    let (program, arguments) = launch.argv.split_first().ok_or(LaunchError::Empty)?;
-    let own = users::current();
-    let user = match launch.run_as {
-        Some(name) => Some(users::find(name).ok_or_else(|| LaunchError::NoUser(name.to_owned()))?),
-        None => own.clone(),
-    };
-    let mut command = Command::new(program);
-    command.args(arguments).process_group(0).kill_on_drop(true);
+    let program = launch.argv.first().ok_or(LaunchError::Empty)?;
+    let user = user(launch.run_as)?;
+    let mut command = prepare(launch, program, user.as_ref())?;
+    command.process_group(0);
     command.stdin(if launch.stdin { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    become_user(&mut command, user.as_ref(), own.as_ref())?;
-    set_environment(&mut command, user.as_ref(), launch);
-    command.current_dir(folder(launch.cwd, user.as_ref())?);
     let child = command.spawn().map_err(|source| LaunchError::Spawn { program: program.clone(), source })?;
-    let number = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+    let number = number_of(&child);
     Ok((child, Group { number, released: false }))
+}
+
+/// What to start on a terminal besides: no `argv` is the user's login shell.
+#[derive(Debug)]
+pub(super) struct OnTerminal<'a> {
+    pub(super) term: &'a str,
+    pub(super) size: Size,
+}
+
+/// Starts a program as the leader of a session of its own, on a new terminal that is its user's. Nothing kills it when
+/// the handles are dropped but the hang-up of the terminal.
+pub(super) fn launch_on_terminal(launch: &Launch<'_>, on: &OnTerminal<'_>) -> Result<(Child, Pty), LaunchError> {
+    let user = user(launch.run_as)?;
+    let shell = user.as_ref().map(|user| user.shell.clone()).filter(|shell| !shell.is_empty());
+    let shell = shell.unwrap_or_else(|| "/bin/sh".to_owned());
+    let program = launch.argv.first().unwrap_or(&shell);
+    let failed = |source: io::Error| LaunchError::Spawn { program: program.clone(), source };
+    let (pty, pts) = pty_process::open().map_err(|error| failed(plain(error)))?;
+    pty.resize(pty_process::Size::new(on.size.rows, on.size.cols)).map_err(|error| failed(plain(error)))?;
+    let mut command = prepare(launch, program, user.as_ref())?;
+    if launch.argv.is_empty() {
+        // The dash tells a shell that it is a login shell.
+        let name = Path::new(&shell).file_name().unwrap_or_default().to_string_lossy();
+        command.arg0(format!("-{name}"));
+    }
+    if !on.term.is_empty() {
+        command.env("TERM", on.term);
+    }
+    if let Some(user) = user.as_ref().filter(|user| user.uid != rustix::process::geteuid().as_raw()) {
+        let owner = rustix::fs::Uid::from_raw(user.uid);
+        rustix::fs::fchown(&pts, Some(owner), None).map_err(|error| failed(error.into()))?;
+    }
+    let child = pty_process::Command::from(command).spawn(pts).map_err(|error| failed(plain(error)))?;
+    Ok((child, pty))
+}
+
+fn plain(error: pty_process::Error) -> io::Error {
+    match error {
+        pty_process::Error::Io(error) => error,
+        pty_process::Error::Rustix(error) => error.into(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn user(run_as: Option<&str>) -> Result<Option<User>, LaunchError> {
+    match run_as {
+        Some(name) => users::find(name).map(Some).ok_or_else(|| LaunchError::NoUser(name.to_owned())),
+        None => Ok(users::current()),
+    }
+}
+
+fn prepare(launch: &Launch<'_>, program: &str, user: Option<&User>) -> Result<Command, LaunchError> {
+    let mut command = Command::new(program);
+    command.args(launch.argv.get(1..).unwrap_or_default()).kill_on_drop(true);
+    become_user(&mut command, user, users::current().as_ref())?;
+    set_environment(&mut command, user, launch);
+    command.current_dir(folder(launch.cwd, user)?);
+    Ok(command)
+}
+
+fn number_of(child: &Child) -> i32 {
+    child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0)
 }
 
 fn become_user(command: &mut Command, user: Option<&User>, own: Option<&User>) -> Result<(), LaunchError> {

@@ -10,4 +10,5 @@ pub mod forward;
 mod launch;
 pub mod leftovers;
 pub mod once;
+pub mod shell;
 pub mod stats;
