@@ -21,7 +21,10 @@ use crate::{
     events::Events,
     fleet::{Fleet, FleetParts, SteadyClock},
     metrics::Metrics,
-    session::exec::Execs,
+    session::{
+        exec::Execs,
+        shell::{ShellSettings, Shells},
+    },
     store::Store,
     tunnel::{Parts as TunnelParts, Tunnels, direct::Direct},
 };
@@ -32,6 +35,8 @@ mod background;
 const CA_DIR: &str = "ca";
 /// Where the tunnels' unix sockets live below the data folder.
 const SOCKET_DIR: &str = "tunnels";
+/// Where the recordings of shells live below the data folder.
+const RECORDINGS: &str = "recordings";
 /// Keys of the QUIC endpoint below the data folder.
 const QUIC_KEYS: &str = "quic.keys";
 /// When agents of a master that shuts down may come back.
@@ -139,8 +144,21 @@ impl App {
         fleet.start(endpoint);
         app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
         app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
+        let settings = ShellSettings { recordings: config.data_dir.join(RECORDINGS), strict: config.recording.strict };
+        let shells =
+            Shells::new(fleet.clone(), store.clone(), events.clone(), metrics.clone(), settings, app.closing.clone());
+        shells.resume().await?;
+        let recordings = (shells.recordings(), config.recording.clone());
+        app.tasks.spawn(background::prune_recordings(recordings, app.ended.clone()));
+        let following = shells.clone();
+        let closing = app.closing.clone();
+        app.tasks.spawn(async move {
+            closing.cancelled().await;
+            following.finished().await;
+        });
         let api = Api::new(ApiParts {
             commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
+            shells: shells.clone(),
             direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
             execs: Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone()),
             access: Access::new(store.clone(), config.access.token),

@@ -28,6 +28,7 @@ pub struct Metrics {
     streams_open: IntGaugeVec,
     stream_opens: IntCounterVec,
     stream_open_seconds: HistogramVec,
+    shells_open: IntGauge,
     tunnels: IntGaugeVec,
     tunnel_transitions: IntCounterVec,
     tunnel_ready_seconds: Histogram,
@@ -92,6 +93,7 @@ impl Metrics {
                 "From asking for a work stream to the agent's answer.",
                 &["class"],
             )?,
+            shells_open: make.gauge("landline_shells_open", "Shell sessions that run.")?,
             tunnels: make.gauges("landline_tunnels", "Tunnels that are pending or active.", &["state"])?,
             tunnel_transitions: make.counters(
                 "landline_tunnel_transitions_total",
@@ -171,6 +173,11 @@ impl Metrics {
     /// Counts an open work stream of this class (`Operation::word`) until dropped.
     pub fn stream_open(&self, class: &'static str) -> GaugeGuard {
         raised(self.streams_open.with_label_values(&[class]))
+    }
+
+    /// Counts a shell session until dropped.
+    pub fn shell_open(&self) -> GaugeGuard {
+        raised(self.shells_open.clone())
     }
 
     /// The answer to a work stream's header, `None` for Opened.

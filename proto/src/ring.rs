@@ -38,8 +38,9 @@ impl Ring {
 
     /// Bytes were lost before they came here: what is held is dropped, and the next byte is the one at `offset`.
     pub fn skip_to(&mut self, offset: u64) {
+        let end = self.end();
         self.bytes.clear();
-        self.start = offset.max(self.end());
+        self.start = offset.max(end);
     }
 
     /// Up to `max` bytes from `offset` on; empty where nothing is held.

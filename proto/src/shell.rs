@@ -89,7 +89,8 @@ impl Size {
 }
 
 impl ShellSpec {
-    pub(crate) fn check(&self) -> Result<(), Invalid> {
+    /// Checks shape only: whether it may run is the policy's question.
+    pub fn check(&self) -> Result<(), Invalid> {
         if let Some(program) = &self.program {
             program.check()?;
         }

@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod process;
 pub mod puppet;
 pub mod sockets;
+pub mod terminal;
 pub mod tools;
 pub mod wait;
 

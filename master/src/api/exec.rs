@@ -135,13 +135,7 @@ fn encoded(line: &ExecLine) -> Bytes {
 
 fn spec(call: ExecCall) -> Result<(ExecSpec, Vec<u8>), Problem> {
     let invalid = |what: &str| Kind::Invalid.problem(what);
-    let program = match (call.argv, call.shell) {
-        (Some(argv), None) if argv.is_empty() || argv[0].is_empty() => return Err(invalid("argv is empty")),
-        (Some(argv), None) => Program::Argv(argv),
-        (None, Some(line)) if line.is_empty() => return Err(invalid("shell is empty")),
-        (None, Some(line)) => Program::Shell(line),
-        (None, None) | (Some(_), Some(_)) => return Err(invalid("give argv or shell, one of the two")),
-    };
+    let program = program(call.argv, call.shell)?;
     let texts = match &program {
         Program::Argv(argv) => argv.iter().collect::<Vec<_>>(),
         Program::Shell(line) => vec![line],
@@ -173,6 +167,18 @@ fn spec(call: ExecCall) -> Result<(ExecSpec, Vec<u8>), Problem> {
         output_max: call.output_max.unwrap_or(0),
     };
     Ok((spec, stdin))
+}
+
+/// The one of the two that was given.
+pub(super) fn program(argv: Option<Vec<String>>, shell: Option<String>) -> Result<Program, Problem> {
+    let invalid = |what: &str| Kind::Invalid.problem(what);
+    match (argv, shell) {
+        (Some(argv), None) if argv.is_empty() || argv[0].is_empty() => Err(invalid("argv is empty")),
+        (Some(argv), None) => Ok(Program::Argv(argv)),
+        (None, Some(line)) if line.is_empty() => Err(invalid("shell is empty")),
+        (None, Some(line)) => Ok(Program::Shell(line)),
+        (None, None) | (Some(_), Some(_)) => Err(invalid("give argv or shell, one of the two")),
+    }
 }
 
 fn stdin(text: Option<String>, encoded: Option<String>) -> Result<Vec<u8>, Problem> {

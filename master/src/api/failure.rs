@@ -10,7 +10,7 @@ use crate::{
     access::{BadLabels, BadPermission, CreateTokenError, Denied},
     command::CallError,
     fleet::OpenError,
-    session::exec::ExecError,
+    session::{exec::ExecError, shell::ShellError},
     store::{
         StoreError,
         agents::{AddAgentError, PatchAgentError},
@@ -105,6 +105,21 @@ impl From<OpenError> for Problem {
             OpenError::TooSlow(_) => Kind::AgentTimeout.problem(error.to_string()),
             OpenError::Busy => Kind::Busy.problem(error.to_string()).retry_after(1),
             OpenError::Broken(_) => Kind::AgentFailed.problem(error.to_string()),
+        }
+    }
+}
+
+impl From<ShellError> for Problem {
+    fn from(error: ShellError) -> Self {
+        match error {
+            ShellError::Open(error) => error.into(),
+            ShellError::Store(error) => error.into(),
+            ShellError::Recording(cause) => {
+                tracing::error!(%cause, "a shell was not opened: its recording cannot be written");
+                Kind::StoreUnavailable
+                    .problem("the recording cannot be written, and no session may go unrecorded; is the disk full?")
+            }
+            ShellError::TooLarge => Kind::Invalid.problem(error.to_string()),
         }
     }
 }

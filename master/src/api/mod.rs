@@ -18,6 +18,7 @@ mod panel;
 pub mod problem;
 pub mod routes;
 pub mod server;
+mod shells;
 pub mod state;
 mod tokens;
 mod tunnels;
@@ -90,6 +91,11 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tunnels::heartbeat))
         .routes(routes!(tunnels::extend))
         .routes(routes!(connect::connect))
+        .routes(routes!(shells::list_of_agent, shells::open))
+        .routes(routes!(shells::list))
+        .routes(routes!(shells::show, shells::end))
+        .routes(routes!(shells::recording))
+        .routes(routes!(shells::attach))
         .routes(routes!(events::follow))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke));

@@ -63,6 +63,9 @@ problems! {
     InProgress CONFLICT "in_progress" "The same request is being carried out";
     AgentOffline CONFLICT "agent_offline" "The agent is not connected";
     AgentSuspended CONFLICT "agent_suspended" "The agent is suspended";
+    NotOwner FORBIDDEN "not_owner" "Only the one who opened it may";
+    SessionOver CONFLICT "session_over" "The session is over";
+    OutputGone CONFLICT "output_gone" "The output at this offset is not there";
     TunnelClosed CONFLICT "tunnel_closed" "The tunnel is over";
     Stale CONFLICT "stale" "The timestamp is too far from the master's time";
     Replayed CONFLICT "replayed" "This id was used before";

@@ -21,7 +21,7 @@ use crate::{
     events::Events,
     fleet::Fleet,
     metrics::Metrics,
-    session::exec::Execs,
+    session::{exec::Execs, shell::Shells},
     store::{Store, agents::Agent},
     tunnel::{Tunnels, direct::Direct},
 };
@@ -36,6 +36,7 @@ pub struct ApiParts {
     pub commands: Arc<Commands>,
     pub execs: Arc<Execs>,
     pub direct: Arc<Direct>,
+    pub shells: Arc<Shells>,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub settings: ApiSettings,

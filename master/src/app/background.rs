@@ -8,6 +8,7 @@ use crate::{
     clock::unix_ms,
     config,
     events::{NextError, Subscription},
+    session::shell::RecordingDir,
     store::{Store, retention::Retention},
 };
 
@@ -65,6 +66,26 @@ pub(super) async fn prune(store: Store, keep: config::Retention, stop: Cancellat
         match store.prune(&retention, unix_ms()).await {
             Ok(pruned) => tracing::debug!(?pruned, "old rows removed"),
             Err(error) => tracing::warn!(%error, "old rows could not be removed"),
+        }
+    }
+}
+
+/// Removes recordings that are too old or too many.
+pub(super) async fn prune_recordings((dir, keep): (RecordingDir, config::Recording), stop: CancellationToken) {
+    let mut every = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let (dir, keep) = (dir.clone(), keep.clone());
+        let before = std::time::SystemTime::now() - keep.keep;
+        let pruned = tokio::task::spawn_blocking(move || dir.prune(before, keep.max_total));
+        match pruned.await {
+            Ok(Ok(removed)) => tracing::debug!(removed, "old recordings removed"),
+            Ok(Err(error)) => tracing::warn!(%error, "old recordings could not be removed"),
+            Err(error) => tracing::warn!(%error, "old recordings could not be removed"),
         }
     }
 }

@@ -11,8 +11,11 @@ use anyhow::{Context as _, bail};
 use base64::Engine;
 use clap::Args;
 
-use super::{Context, EXEC_FAILED, client::segment, output, output::Format, stop::StopSignal};
-use crate::api::dto::exec::{ExecCall, ExecLine, Exit, Piece};
+use super::{Context, EXEC_FAILED, client::segment, output, output::Format, shell, stop::StopSignal};
+use crate::api::dto::{
+    exec::{ExecCall, ExecLine, Exit, Piece},
+    shell::NewShell,
+};
 
 /// Bytes of input taken along; the API takes the input with the call.
 const STDIN_MAX: u64 = 2 << 20;
@@ -28,6 +31,7 @@ Examples:
   landline exec home-1 -- uname -a
   landline exec home-1 --shell 'df -h | tail -3' --timeout 10s
   landline exec home-1 -i -- sha256sum < file
+  landline exec home-1 -t -- top
 
 Exit code: the program's own, 128 + n if signal n ended it, 255 if it could not be run or followed.")]
 pub(super) struct Exec {
@@ -49,6 +53,9 @@ pub(super) struct Exec {
     /// Send this command's standard input along
     #[arg(short = 'i', long)]
     stdin: bool,
+    /// On a terminal of its own, as for top or vim
+    #[arg(short = 't', long, conflicts_with_all = ["stdin", "timeout", "output_max"])]
+    tty: bool,
     /// Program and arguments
     #[arg(last = true, required_unless_present = "shell")]
     argv: Vec<String>,
@@ -56,6 +63,10 @@ pub(super) struct Exec {
 
 impl Exec {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
+        if self.tty {
+            let id = shell::open(&context, &self.agent, &self.on_terminal()).await?;
+            return shell::follow(&context, &id, false, false).await;
+        }
         let mut stop = StopSignal::listen()?;
         let path = format!("/agents/{}/exec", segment(&self.agent));
         let body = serde_json::to_value(self.call()?)?;
@@ -88,6 +99,16 @@ impl Exec {
                     return Ok(code);
                 }
             }
+        }
+    }
+
+    fn on_terminal(&self) -> NewShell {
+        NewShell {
+            argv: self.shell.is_none().then(|| self.argv.clone()),
+            shell: self.shell.clone(),
+            cwd: self.cwd.clone(),
+            env: self.env.iter().cloned().collect(),
+            ..shell::on_this_terminal()
         }
     }
 
@@ -203,7 +224,7 @@ fn read_stdin() -> anyhow::Result<String> {
     Ok(base64::engine::general_purpose::STANDARD.encode(input))
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is no variable; write KEY=VALUE")),

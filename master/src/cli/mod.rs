@@ -15,11 +15,15 @@ mod events;
 mod exec;
 mod forward;
 pub(crate) mod output;
+mod replay;
 mod serve;
+mod shell;
+mod shells;
 mod sim;
 mod ssh_config;
 mod stdio;
 mod stop;
+mod terminal;
 mod token;
 mod tunnel;
 pub(crate) mod websocket;
@@ -66,6 +70,12 @@ enum Command {
     Agents(agents::Agents),
     /// Run a program on an agent and stream its output
     Exec(exec::Exec),
+    /// Open a terminal on an agent
+    Shell(shell::Shell),
+    /// List and end shell sessions, download recordings
+    Shells(shells::Shells),
+    /// Show a recording again
+    Replay(replay::Replay),
     /// Send one typed command and print its reply
     #[allow(clippy::enum_variant_names, reason = "it is the word users type")]
     Command(command::Call),
@@ -110,7 +120,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { usage_code().into() } else { ExitCode::SUCCESS };
         }
     };
-    let ours = if matches!(cli.command, Command::Exec(_)) { Some(EXEC_FAILED) } else { None };
+    let ours = if matches!(cli.command, Command::Exec(_) | Command::Shell(_)) { Some(EXEC_FAILED) } else { None };
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -128,6 +138,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(check) => Ok(check.run()),
         Command::Agents(agents) => block_on(agents.run(context()?)),
         Command::Exec(exec) => block_on(exec.run(context()?)),
+        Command::Shell(shell) => block_on(shell.run(context()?)),
+        Command::Shells(shells) => block_on(shells.run(context()?)),
+        Command::Replay(replay) => block_on(replay.run(context)),
         Command::Command(call) => block_on(call.run(context()?)),
         Command::Tunnel(tunnel) => block_on(tunnel.run(context()?)),
         Command::Forward(forward) => block_on(forward.run(context()?)),
@@ -158,7 +171,7 @@ fn failure_code(error: &anyhow::Error) -> u8 {
 
 /// `exec` keeps 255 for failures of ours even when its arguments cannot be read.
 fn usage_code() -> u8 {
-    if std::env::args().nth(1).as_deref() == Some("exec") { EXEC_FAILED } else { USAGE }
+    if matches!(std::env::args().nth(1).as_deref(), Some("exec" | "shell")) { EXEC_FAILED } else { USAGE }
 }
 
 /// Whether a call failed because the master could not be reached, which may pass.

@@ -6,8 +6,8 @@ use proto::net::quic::Congestion;
 use secrecy::SecretString;
 
 use super::{
-    Access, Config, Database, Enrolment, Internal, Line, Log, LogFormat, MetricsSocket, Public, Retention, Tunnel,
-    checks, reader::Reader,
+    Access, Config, Database, Enrolment, Internal, Line, Log, LogFormat, MetricsSocket, Public, Recording, Retention,
+    Tunnel, checks, reader::Reader,
 };
 
 const DAY_S: u64 = 86_400;
@@ -106,6 +106,11 @@ fn read(reader: &mut Reader) -> Config {
             events: reader.days("retention.events_days", 30),
             audit: reader.days("retention.audit_days", 400),
             tunnels: reader.days("retention.tunnels_days", 90),
+        },
+        recording: Recording {
+            keep: reader.days("recording.keep_days", 90),
+            max_total: reader.integer("recording.max_total_mb", 1..=1 << 30).unwrap_or(10_240) << 20,
+            strict: reader.flag("recording.strict", false),
         },
         drain: reader.seconds("drain_s", 10, 0..=3_600),
         log: Log {
@@ -234,6 +239,9 @@ mod tests {
             ("retention.events_days", "15", |c| (c.retention.events.as_secs() / DAY_S).to_string()),
             ("retention.audit_days", "16", |c| (c.retention.audit.as_secs() / DAY_S).to_string()),
             ("retention.tunnels_days", "17", |c| (c.retention.tunnels.as_secs() / DAY_S).to_string()),
+            ("recording.keep_days", "19", |c| (c.recording.keep.as_secs() / DAY_S).to_string()),
+            ("recording.max_total_mb", "20", |c| (c.recording.max_total >> 20).to_string()),
+            ("recording.strict", "true", |c| c.recording.strict.to_string()),
             ("drain_s", "18", |c| c.drain.as_secs().to_string()),
             ("log.format", "json", |c| format!("{:?}", c.log.format).to_lowercase()),
             ("log.filter", "debug", |c| c.log.filter.clone()),

@@ -26,6 +26,7 @@ pub struct Config {
     pub enrolment: Enrolment,
     pub access: Access,
     pub retention: Retention,
+    pub recording: Recording,
     /// Time for open work after SIGTERM.
     pub drain: Duration,
     pub log: Log,
@@ -104,6 +105,16 @@ pub struct Retention {
     pub events: Duration,
     pub audit: Duration,
     pub tunnels: Duration,
+}
+
+/// Of shells.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    pub keep: Duration,
+    /// Bytes of all recordings together; the oldest go first.
+    pub max_total: u64,
+    /// A shell that cannot be recorded ends.
+    pub strict: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -13,10 +13,10 @@ use proto::{
     id::{AgentId, ExecId, RequestId},
     limits::{EXEC_PIECE_MAX, FRAME_MAX},
     net::{
-        frame::{FrameReader, encode_frame},
+        frame::FrameReader,
         stream::{RecvHalf, SendHalf},
     },
-    open::{Open, Operation},
+    open::Operation,
 };
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -106,7 +106,7 @@ impl Execs {
         let id = ExecId::random();
         spec.stdin = !stdin.is_empty();
         let operation = Operation::Exec(spec);
-        if header_length(&operation) > FRAME_MAX {
+        if !super::fits(&operation) {
             return Err(ExecError::TooLarge);
         }
         let at_ms = self.fleet.now_ms();
@@ -187,12 +187,6 @@ impl Drop for Record {
             }
         });
     }
-}
-
-/// What the header will measure on the wire.
-fn header_length(operation: &Operation) -> usize {
-    let operation = operation.clone();
-    encode_frame(&Open { request_id: RequestId::random(), issued_at_ms: 0, trace_id: [0; 16], operation }).len() + 16
 }
 
 fn started_entry(at_ms: i64, actor: &str, agent: &AgentId, id: ExecId, operation: &Operation) -> AuditEntry {

@@ -16,6 +16,7 @@ mod outside_judges;
 mod panel;
 mod readme;
 mod secrets;
+mod shells;
 mod starts;
 mod tunnel_bytes;
 mod tunnel_limits;

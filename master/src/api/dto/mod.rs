@@ -10,6 +10,7 @@ pub mod agent;
 pub mod command;
 pub mod event;
 pub mod exec;
+pub mod shell;
 pub mod token;
 pub mod tunnel;
 

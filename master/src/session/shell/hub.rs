@@ -1,0 +1,289 @@
+//! The hub of one session: has the one stream to the agent, puts what comes into the recording and then before the
+//! viewers, and gets the stream back when a line was lost. It ends with the session, or with the master, and then leaves
+//! the session running.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    code::Code,
+    exec::End,
+    net::stream::FrameStream,
+    open::Operation,
+    shell::{FromShell, ShellAttach, Size, ToShell},
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Session, Shells,
+    recording::Recording,
+    state::{AgentKnows, Ended, ForAgent},
+};
+use crate::{
+    clock::unix_ms,
+    events::Draft,
+    fleet::{LinkState, OpenError, StreamGuard, WorkStream},
+    store::audit::AuditEntry,
+};
+
+/// Time for the agent's answer, and for its first frame.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// Between attempts on a line that is there and does not do.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Recordings are made durable this often while they grow.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Between attempts to write the end of a session while the database is away.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Why a stream ended and the session did not.
+#[derive(Debug)]
+enum Broken {
+    Line,
+    /// The agent does not have the session, or will not give it.
+    Refused(Code),
+    /// Nothing may go unrecorded.
+    Unrecorded,
+}
+
+pub(super) struct Hub {
+    pub(super) shells: Arc<Shells>,
+    pub(super) session: Arc<Session>,
+    pub(super) recording: Option<Recording>,
+    pub(super) synced: Instant,
+    /// Of the terminal, as the recording has it.
+    pub(super) size: Size,
+}
+
+impl Hub {
+    /// Follows the session from `first`, or from a stream of its own, to its end or until `stop`.
+    pub(super) async fn run(mut self, mut first: Option<WorkStream>, stop: CancellationToken) {
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            ended = async {
+                loop {
+                    let work = match first.take() {
+                        Some(work) => Ok(work),
+                        None => self.reattach().await,
+                    };
+                    let broken = match work {
+                        Ok(work) => match self.follow(work).await {
+                            Ok(ended) => return ended,
+                            Err(broken) => broken,
+                        },
+                        Err(broken) => broken,
+                    };
+                    match broken {
+                        Broken::Line => self.session.state.line(false),
+                        Broken::Refused(code) => return word(code),
+                        Broken::Unrecorded => return word(Code::RECORDING_FAILED),
+                    }
+                }
+            } => ended,
+        };
+        if let Some(recording) = &mut self.recording {
+            let _ = recording.rest(unix_ms());
+            let _ = recording.handle().and_then(|file| file.sync_all());
+        }
+        // The row first, so that who is told finds it; a database that is away keeps nobody waiting.
+        let recorded = self.record_end(&ended).await;
+        self.session.state.over(ended.clone());
+        let told = json!({
+            "shell_id": self.session.id, "reason": ended.reason, "code": ended.code, "signal": ended.signal,
+        });
+        self.shells.events.publish(Draft::new("shell.ended").agent(&self.session.agent).detail(told));
+        if !recorded {
+            stop.run_until_cancelled(async {
+                while !self.record_end(&ended).await {
+                    tokio::time::sleep(WRITE_AGAIN).await;
+                }
+            })
+            .await;
+        }
+        self.shells.forget(&self.session).await;
+    }
+
+    /// Waits for the agent and takes the session up again.
+    async fn reattach(&mut self) -> Result<WorkStream, Broken> {
+        let session = &self.session;
+        let mut link = self.shells.fleet.watch(&session.agent);
+        loop {
+            let gone = |state: &LinkState| match state {
+                LinkState::Down { code, .. } => [Code::SUSPENDED, Code::REMOVED].contains(code).then_some(*code),
+                LinkState::Up { .. } | LinkState::Suspect { .. } => None,
+            };
+            if let Some(code) = gone(&link.borrow_and_update()) {
+                return Err(Broken::Refused(code));
+            }
+            if let Some(line) = self.shells.fleet.line(&session.agent) {
+                let offset = self.recording.as_ref().map_or_else(|| session.state.offset(), Recording::offset);
+                let attach = ShellAttach { session: session.id, offset };
+                let opened = async {
+                    let mut work = line.open(Operation::ShellAttach(attach)).await?;
+                    work.opened(ANSWER_WITHIN).await?;
+                    Ok(work)
+                };
+                match opened.await {
+                    Ok(work) => return Ok(work),
+                    Err(OpenError::Refused(refused)) if is_final(refused.code) => {
+                        return Err(Broken::Refused(refused.code));
+                    }
+                    Err(error) => tracing::debug!(id = %session.id, %error, "a shell could not be taken up again yet"),
+                }
+            }
+            let changed = tokio::time::timeout(AGAIN_AFTER, link.changed());
+            if let Ok(Err(_)) = changed.await {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
+
+    async fn follow(&mut self, work: WorkStream) -> Result<Ended, Broken> {
+        let (mut stream, _guard): (FrameStream, StreamGuard) = work.into_frames();
+        let first = stream.read_within::<FromShell>(ANSWER_WITHIN).await.map_err(|_| Broken::Line)?;
+        let FromShell::Attached { offset, lost, input, size, .. } = first else { return Err(Broken::Line) };
+        let state = self.session.state.clone();
+        if let Some(recording) = &mut self.recording {
+            recording.forget_held();
+        }
+        // Output that was shown and is not on record comes again for the recording alone.
+        let shown = state.offset().saturating_sub(offset);
+        if lost > 0 {
+            self.lost(lost)?;
+        }
+        state.line(true);
+        let mut knows = AgentKnows { input: state.attached(input), size, acked: offset, close: false };
+        let FrameStream { mut send, mut recv } = stream;
+        let session = self.session.clone();
+        let tell = async {
+            let mut changes = session.state.changes();
+            loop {
+                changes.borrow_and_update();
+                let Some(message) = session.state.for_agent(&mut knows) else {
+                    let _ = changes.changed().await;
+                    continue;
+                };
+                if send.write_frame(&frame(message)).await.is_err() {
+                    return Broken::Line;
+                }
+            }
+        };
+        let hear = async {
+            let mut repeated = shown;
+            let mut changes = state.changes();
+            loop {
+                changes.borrow_and_update();
+                if let Some(until) = state.held_until(Instant::now()) {
+                    tokio::select! {
+                        _ = changes.changed() => {}
+                        () = tokio::time::sleep_until(until.into()) => {}
+                    }
+                    continue;
+                }
+                match recv.next::<FromShell>().await.map_err(|_| Broken::Line)? {
+                    FromShell::Output(bytes) => self.output(&bytes, &mut repeated)?,
+                    FromShell::Lost { bytes } => self.lost(bytes)?,
+                    FromShell::Taken { input } => state.taken(input),
+                    FromShell::Ended(end) => return Ok(ended(&end)),
+                    FromShell::Attached { .. } => return Err(Broken::Line),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            heard = hear => heard,
+            broken = tell => Err(broken),
+        }
+    }
+
+    /// On record first, then shown.
+    fn output(&mut self, bytes: &[u8], repeated: &mut u64) -> Result<(), Broken> {
+        let size = self.session.state.size();
+        if size != std::mem::replace(&mut self.size, size) {
+            self.write(|recording, now_ms| recording.resized(size, now_ms))?;
+        }
+        self.write(|recording, now_ms| recording.output(bytes, now_ms))?;
+        let skip = usize::try_from(*repeated).unwrap_or(usize::MAX).min(bytes.len());
+        *repeated -= skip as u64;
+        if skip < bytes.len() {
+            self.session.state.printed(&bytes[skip..], Instant::now());
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, bytes: u64) -> Result<(), Broken> {
+        self.write(|recording, now_ms| recording.lost(bytes, now_ms))?;
+        self.session.state.skipped(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Recording, i64) -> std::io::Result<()>) -> Result<(), Broken> {
+        let Some(recording) = &mut self.recording else { return Ok(()) };
+        if let Err(error) = write(recording, unix_ms()) {
+            tracing::error!(id = %self.session.id, %error, "a recording could not be written");
+            if self.shells.settings.strict {
+                return Err(Broken::Unrecorded);
+            }
+            self.session.incomplete();
+            self.recording = None;
+            return Ok(());
+        }
+        if self.synced.elapsed() >= SYNC_EVERY {
+            self.synced = Instant::now();
+            if let Ok(file) = recording.handle() {
+                // Nobody waits for it; the file is closed when it is done.
+                tokio::task::spawn_blocking(move || file.sync_data());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the end of the session; false while the database is away. What is not written at all, the next start finds
+    /// as an open row, and asks the agent.
+    pub(super) async fn record_end(&self, ended: &Ended) -> bool {
+        let session = &self.session;
+        let detail = session.detail(Some(ended));
+        let entry = AuditEntry::new(unix_ms(), session.ended_by(), "shell.end")
+            .agent(&session.agent)
+            .object(session.id)
+            .result(ended.reason.clone())
+            .detail(detail.clone());
+        let sessions = self.shells.store.sessions();
+        match sessions.end(session.id.0, unix_ms(), &ended.reason, &detail, &entry).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(id = %session.id, %error, "the end of a shell could not be recorded");
+                false
+            }
+        }
+    }
+}
+
+/// What another attempt would not change.
+fn is_final(code: Code) -> bool {
+    [Code::NO_SESSION, Code::OUTPUT_GONE, Code::POLICY, Code::UNKNOWN_OPERATION].contains(&code)
+}
+
+fn word(code: Code) -> Ended {
+    Ended { reason: code.to_string(), code: None, signal: None }
+}
+
+fn ended(end: &End) -> Ended {
+    match end {
+        End::Exited(code) => Ended { reason: "exited".into(), code: Some(*code), signal: None },
+        End::Signalled(signal) => Ended { reason: "signalled".into(), code: None, signal: Some(*signal) },
+        End::Killed(code) => word(*code),
+    }
+}
+
+fn frame(message: ForAgent) -> ToShell {
+    match message {
+        ForAgent::Input(bytes) => ToShell::Input(bytes),
+        ForAgent::Resize(size) => ToShell::Resize(size),
+        ForAgent::Ack(offset) => ToShell::Ack { offset },
+        ForAgent::Close => ToShell::Close,
+    }
+}

@@ -1,0 +1,206 @@
+//! One recording on disk: written before anything is shown, each piece with one system call, so that a killed master
+//! leaves a valid prefix. Knows the offset of the session's output up to which it is complete.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use proto::{id::ShellId, shell::Size};
+
+use crate::session::cast::{self, Cast};
+
+/// Where recordings of a data folder are; by month below it.
+#[derive(Debug, Clone)]
+pub struct RecordingDir(pub PathBuf);
+
+/// A recording that is being written.
+#[derive(Debug)]
+pub(super) struct Recording {
+    file: File,
+    started_ms: i64,
+    /// Output that is not written yet: an incomplete character.
+    held: Vec<u8>,
+    /// Output up to here is on record, or known to be lost.
+    offset: u64,
+}
+
+impl RecordingDir {
+    pub fn path(&self, id: ShellId, started_ms: i64) -> PathBuf {
+        let time = jiff::Timestamp::from_millisecond(started_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        self.0.join(time.strftime("%Y-%m").to_string()).join(format!("{id}.cast"))
+    }
+
+    /// Removes what ended before `before`, and then the oldest until the rest is within `max_total` bytes. Recordings of
+    /// running sessions are touched with each piece and so are the youngest.
+    pub fn prune(&self, before: std::time::SystemTime, max_total: u64) -> io::Result<usize> {
+        let mut found = Vec::new();
+        for month in entries(&self.0)? {
+            for file in entries(&month)? {
+                let metadata = fs::symlink_metadata(&file)?;
+                found.push((metadata.modified()?, metadata.len(), file));
+            }
+        }
+        found.sort();
+        let mut total: u64 = found.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut removed = 0;
+        for (modified, bytes, file) in found {
+            if modified >= before && total <= max_total {
+                break;
+            }
+            fs::remove_file(&file)?;
+            total -= bytes;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Recording {
+    /// Writes the header: nothing was shown yet.
+    pub(super) fn create(path: &Path, started_ms: i64, size: Size, term: &str, title: &str) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(cast::header(size, started_ms / 1000, term, title).as_bytes())?;
+        file.sync_all()?;
+        Ok(Self { file, started_ms, held: Vec::new(), offset: 0 })
+    }
+
+    /// Goes on where an earlier master was stopped: a torn last line goes, and the rest is counted.
+    pub(super) fn resume(path: &Path, started_ms: i64) -> io::Result<Self> {
+        let mut reader = cast::Reader::default();
+        let (mut offset, mut length) = (0, 0);
+        let mut lines = BufReader::new(File::open(path)?);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            length += line.len() as u64;
+            offset += counted(reader.line(&String::from_utf8_lossy(&line)));
+            line.clear();
+        }
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.set_len(length)?;
+        Ok(Self { file, started_ms, held: Vec::new(), offset })
+    }
+
+    /// Where to go on in the session's output.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn output(&mut self, bytes: &[u8], now_ms: i64) -> io::Result<()> {
+        self.held.extend_from_slice(bytes);
+        let whole = cast::whole(&self.held);
+        let piece: Vec<u8> = self.held.drain(..whole).collect();
+        if piece.is_empty() { Ok(()) } else { self.write(Cast::Output(piece), now_ms) }
+    }
+
+    pub(super) fn lost(&mut self, bytes: u64, now_ms: i64) -> io::Result<()> {
+        self.rest(now_ms)?;
+        self.write(Cast::Lost(bytes), now_ms)
+    }
+
+    pub(super) fn resized(&mut self, size: Size, now_ms: i64) -> io::Result<()> {
+        self.write(Cast::Resize(size), now_ms)
+    }
+
+    /// Writes what was held back; after the last output.
+    pub(super) fn rest(&mut self, now_ms: i64) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.held);
+        if rest.is_empty() { Ok(()) } else { self.write(Cast::Output(rest), now_ms) }
+    }
+
+    /// Output that the line will bring again is not held twice.
+    pub(super) fn forget_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// For whoever makes it durable meanwhile.
+    pub(super) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    fn write(&mut self, event: Cast, now_ms: i64) -> io::Result<()> {
+        let seconds = now_ms.saturating_sub(self.started_ms).max(0) as f64 / 1000.0;
+        self.file.write_all(cast::event(seconds, &event).as_bytes())?;
+        self.offset += counted([(seconds, event)]);
+        Ok(())
+    }
+}
+
+fn counted(events: impl IntoIterator<Item = (f64, Cast)>) -> u64 {
+    let count = |event: Cast| match event {
+        Cast::Output(bytes) => bytes.len() as u64,
+        Cast::Lost(bytes) => bytes,
+        Cast::Resize(_) => 0,
+    };
+    events.into_iter().map(|(_, event)| count(event)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::PermissionsExt,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+
+    const SIZE: Size = Size { cols: 80, rows: 24 };
+
+    fn create(dir: &Path) -> (PathBuf, Recording) {
+        let path = RecordingDir(dir.to_owned()).path(ShellId::random(), 1_700_000_000_000);
+        let recording = Recording::create(&path, 1_700_000_000_000, SIZE, "xterm", "t").unwrap();
+        (path, recording)
+    }
+
+    #[test]
+    fn it_is_private_and_goes_on_behind_its_last_whole_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut recording) = create(folder.path());
+        assert!(path.to_string_lossy().contains("/2023-11/"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        recording.output("grü".as_bytes(), 1_700_000_001_000).unwrap();
+        recording.output(&"ß".as_bytes()[..1], 1_700_000_001_000).unwrap();
+        assert_eq!(recording.offset(), 4, "half a character is not on record");
+        recording.lost(10, 1_700_000_001_000).unwrap();
+        assert_eq!(recording.offset(), 15);
+        recording.output(b"\xff\xfe", 1_700_000_002_000).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            let torn = folder.path().join("torn");
+            fs::write(&torn, &whole[..cut]).unwrap();
+            let mut resumed = Recording::resume(&torn, 1_700_000_000_000).unwrap();
+            assert!(resumed.offset() <= 17);
+            resumed.output(b"x", 1_700_000_003_000).unwrap();
+            assert!(fs::read(&torn).unwrap().ends_with(b"\"x\"]\n"));
+        }
+        assert_eq!(Recording::resume(&path, 1_700_000_000_000).unwrap().offset(), 17);
+    }
+
+    #[test]
+    fn the_old_and_the_surplus_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = RecordingDir(folder.path().to_owned());
+        let paths: Vec<_> = (0..4).map(|_| create(folder.path()).0).collect();
+        for (age, path) in paths.iter().enumerate() {
+            let at = SystemTime::now() - Duration::from_secs(1_000 * (4 - age as u64));
+            File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+        }
+        let bytes = fs::metadata(&paths[0]).unwrap().len();
+        assert_eq!(dir.prune(SystemTime::now() - Duration::from_secs(3_500), u64::MAX).unwrap(), 1);
+        assert_eq!(dir.prune(SystemTime::UNIX_EPOCH, 2 * bytes).unwrap(), 1);
+        assert_eq!(paths.iter().map(|path| path.exists()).collect::<Vec<_>>(), [false, false, true, true]);
+    }
+}
