@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    WebSocketStream, client_async,
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
@@ -14,7 +14,7 @@ use crate::api::Api;
 
 /// One attachment to one session.
 pub struct Terminal {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<TcpStream>,
     /// Everything that was shown since the session began, or since `from`.
     pub shown: Vec<u8>,
     /// Where `shown` begins.
@@ -41,7 +41,13 @@ impl Terminal {
         let mut request = url.into_client_request().expect("a request");
         let bearer = format!("Bearer {}", api.token).parse().expect("a header");
         request.headers_mut().insert("authorization", bearer);
-        let socket = match connect_async(request).await {
+        let socket = match TcpStream::connect(api.url.trim_start_matches("http://")).await {
+            Ok(socket) => socket,
+            Err(error) => return Err(error.to_string()),
+        };
+        // A key and its acknowledgement are small and many.
+        socket.set_nodelay(true).expect("a TCP socket");
+        let socket = match client_async(request, socket).await {
             Ok((socket, _)) => socket,
             Err(tungstenite::Error::Http(response)) => {
                 let body = response.into_body().unwrap_or_default();

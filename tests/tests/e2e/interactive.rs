@@ -14,6 +14,7 @@ use landline_tests::{
     api::port_of,
     link::{Link, Shape},
     master::Master,
+    terminal::{Terminal, open},
     wait::until,
 };
 use serde_json::json;
@@ -91,4 +92,47 @@ async fn alone_an_answer_does_not_wait_behind_bulk_on_a_slow_line() {
         "slowest of five answers: {idle:?} on the idle line, {busy:?} behind {STREAMS} floods each way at {RATE} B/s"
     );
     assert!(busy < Duration::from_millis(1_500), "{busy:?}; idle {idle:?}");
+}
+
+/// A keystroke and its echo while tunnels saturate the line on loopback, nothing impaired. Printed; the bound is wide,
+/// because everything shares two cores.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_a_keystroke_is_echoed_beside_bulk() {
+    let master = Master::start().await;
+    let _agent = master.agent("near").await;
+    let api = master.api();
+    let id = open(&api, "near", "stty raw -echo; echo ready; exec cat").await;
+    let mut terminal = Terminal::attach(&api, &id, "offset=0").await.unwrap();
+    terminal.until_text("ready").await;
+    let idle = echoes(&mut terminal).await;
+    let (stop, carried) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let port = flood(stop.clone(), carried.clone());
+    let tunnel = api.open_tunnel("near", port, "tcp").await;
+    let listen = port_of(&tunnel);
+    let received = Arc::new(AtomicU64::new(0));
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(("127.0.0.1", listen)).unwrap();
+        let count = received.clone();
+        std::thread::spawn(move || drink(&mut client, &count));
+    }
+    until(Duration::from_secs(30), "bulk flows", || received.load(Ordering::Relaxed) > 20_000_000).await;
+    let (before, started) = (received.load(Ordering::Relaxed), Instant::now());
+    let busy = echoes(&mut terminal).await;
+    let rate = (received.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64() / 1e6;
+    stop.store(true, Ordering::Relaxed);
+    println!("echo p50/p99: idle {idle:?}; beside {rate:.0} MB/s of download {busy:?}");
+    assert!(busy.1 < Duration::from_millis(200), "{busy:?}");
+}
+
+/// p50 and p99 of 300 keystrokes, one after the other.
+async fn echoes(terminal: &mut Terminal) -> (Duration, Duration) {
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let (length, typed) = (terminal.shown.len(), Instant::now());
+        terminal.send(b"k").await;
+        terminal.until(|terminal| terminal.shown.len() > length).await;
+        times.push(typed.elapsed());
+    }
+    times.sort();
+    (times[150], times[296])
 }

@@ -81,6 +81,7 @@ pub struct AttachQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
     pub mode: Option<AttachMode>,
 }
 
