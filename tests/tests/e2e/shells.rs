@@ -71,7 +71,7 @@ async fn a_hundred_mebibytes_arrive_and_an_interrupt_is_felt_at_once() {
         assert_eq!(terminal.exit().await["code"], 3);
     }
     println!("Ctrl-C in a flood: slowest of five {slowest:?}");
-    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
 
 /// Lines of a counter, and no other.
