@@ -6,6 +6,8 @@ mod keeper;
 mod output;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
