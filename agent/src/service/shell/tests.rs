@@ -67,7 +67,7 @@ impl Viewer {
         None
     }
 
-    async fn to_end(&mut self) -> End {
+    async fn last(&mut self) -> End {
         loop {
             if let Some(end) = self.step().await {
                 return end;
@@ -104,8 +104,8 @@ async fn a_program_has_a_terminal_of_the_given_size_and_ends_exactly() {
     viewer.say(ToShell::Resize(Size { cols: 100, rows: 40 })).await;
     viewer.say(ToShell::Input(b"on\r".to_vec())).await;
     viewer.sees("40 100\r\n").await;
-    assert_eq!(viewer.to_end().await, End::Exited(7));
-    assert_eq!(open(&bench, on_terminal("kill -9 $$")).await.to_end().await, End::Signalled(9));
+    assert_eq!(viewer.last().await, End::Exited(7));
+    assert_eq!(open(&bench, on_terminal("kill -9 $$")).await.last().await, End::Signalled(9));
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn the_login_shell_is_typed_into_and_interrupted() {
     // What is typed before the prompt is back may be thrown away with the interrupted line.
     viewer.sees("ready").await;
     viewer.say(ToShell::Input(b"exit 3\r".to_vec())).await;
-    assert_eq!(viewer.to_end().await, End::Exited(3));
+    assert_eq!(viewer.last().await, End::Exited(3));
 }
 
 #[tokio::test]
@@ -132,14 +132,14 @@ async fn whoever_comes_back_goes_on_at_its_byte_and_takes_over() {
     // The first is told that it was replaced, behind what was already on its way.
     while first.stream.read_within::<FromShell>(PATIENCE).await.is_ok() {}
     second.say(ToShell::Input(b"\r".to_vec())).await;
-    assert_eq!(second.to_end().await, End::Exited(0));
+    assert_eq!(second.last().await, End::Exited(0));
     let whole = [first.bytes, second.bytes].concat();
     let numbers = String::from_utf8(whole.clone()).unwrap();
     let numbers: Vec<u32> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(numbers.into_iter().eq(1..=40_000), "a gap or a repeat");
     // Its end and last output can still be had.
     let mut late = attach(&bench, id, whole.len() as u64 - 7).await;
-    assert_eq!((late.to_end().await, late.bytes.as_slice()), (End::Exited(0), &whole[whole.len() - 7..]));
+    assert_eq!((late.last().await, late.bytes.as_slice()), (End::Exited(0), &whole[whole.len() - 7..]));
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn what_nobody_took_is_counted_to_the_byte() {
     // Leaves at once; the flood runs on, and the ring keeps its end.
     drop(open_as(&bench, id, on_terminal("stty -opost; head -c 5000000 /dev/zero")).await);
     let mut late = attach(&bench, id, 0).await;
-    assert_eq!(late.to_end().await, End::Exited(0));
+    assert_eq!(late.last().await, End::Exited(0));
     assert_eq!(late.lost + late.bytes.len() as u64, 5_000_000);
 }
 
@@ -160,7 +160,7 @@ async fn closed_abandoned_and_sent_away_sessions_end_with_all_they_started() {
     let mut viewer = open(&bench, on_terminal(line)).await;
     viewer.sees("end\r\n").await;
     bench.dispatch.sent_away(Code::SUSPENDED);
-    assert_eq!(viewer.to_end().await, End::Killed(Code::SUSPENDED));
+    assert_eq!(viewer.last().await, End::Killed(Code::SUSPENDED));
     let text = String::from_utf8_lossy(&viewer.bytes).into_owned();
     until_gone(text.split_whitespace().nth(1).unwrap().parse().unwrap()).await;
     until_gone(viewer.pid).await;
@@ -168,13 +168,13 @@ async fn closed_abandoned_and_sent_away_sessions_end_with_all_they_started() {
     let bench = Bench::start(ALLOW_ALL, QUICK).await;
     let mut viewer = open(&bench, on_terminal(line)).await;
     viewer.say(ToShell::Close).await;
-    assert_eq!(viewer.to_end().await, End::Killed(Code::CANCELLED));
+    assert_eq!(viewer.last().await, End::Killed(Code::CANCELLED));
     let mut viewer = open(&bench, ShellSpec { idle_ms: 50, ..on_terminal("sleep 1000") }).await;
-    assert_eq!(viewer.to_end().await, End::Killed(Code::IDLE));
+    assert_eq!(viewer.last().await, End::Killed(Code::IDLE));
     let id = RequestId::random();
     let pid = open_as(&bench, id, on_terminal("sleep 1000")).await.pid;
     until_gone(pid).await;
-    assert_eq!(attach(&bench, id, 0).await.to_end().await, End::Killed(Code::UNATTACHED));
+    assert_eq!(attach(&bench, id, 0).await.last().await, End::Killed(Code::UNATTACHED));
 }
 
 #[tokio::test]
