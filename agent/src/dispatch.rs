@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use crate::{
     freshness::Freshness,
     policy::Policy,
-    service::{answer, command::Commands, exec::Execs, forward, shell::Shells},
+    service::{answer, command::Commands, exec::Execs, forward, shell::Shells, transfer::Transfers},
 };
 
 /// Everything a stream may need. One per process: lines come and go beneath it.
@@ -40,6 +40,7 @@ pub struct Dispatch {
     pub commands: Commands,
     pub execs: Execs,
     pub shells: Shells,
+    transfers: Transfers,
     credit_pool: Arc<CreditPool>,
     panics: AtomicU64,
     /// Where a test plants a panic: an operation, and a command's service.
@@ -56,12 +57,14 @@ impl Dispatch {
         shells: Shells,
     ) -> Self {
         let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
+        let transfers = Transfers::new(&policy);
         Self {
             policy,
             freshness,
             commands,
             execs,
             shells,
+            transfers,
             credit_pool,
             panics: AtomicU64::new(0),
             #[cfg(test)]
@@ -152,7 +155,9 @@ impl Dispatch {
             Operation::ShellAttach(attach) => {
                 self.shells.attach(attach, stream).await;
             }
-            Operation::ExecAttach(_) | Operation::File(_) | Operation::FileRead(_) | Operation::FileWrite(_) => {
+            Operation::FileRead(spec) => self.transfers.read(spec, stream).await,
+            Operation::FileWrite(spec) => self.transfers.write(spec, stream).await,
+            Operation::ExecAttach(_) | Operation::File(_) => {
                 answer::refuse(stream, Code::UNKNOWN_OPERATION, "this build of the agent does not do that").await;
             }
         }

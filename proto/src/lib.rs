@@ -16,6 +16,7 @@ pub mod open;
 pub mod ring;
 pub mod shell;
 pub mod stats;
+pub mod transfer;
 pub mod wire;
 
 #[cfg(feature = "net")]

@@ -12,3 +12,4 @@ pub mod leftovers;
 pub mod once;
 pub mod shell;
 pub mod stats;
+pub mod transfer;

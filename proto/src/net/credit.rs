@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use quinn::VarInt;
@@ -18,6 +19,8 @@ use super::quic::STREAM_RECEIVE_WINDOW;
 pub const LINE_CREDIT_MAX: u64 = 64 << 20;
 /// Most credit all lines of one process may hold together, bytes.
 pub const PROCESS_CREDIT_MAX: u64 = 512 << 20;
+/// A reader that takes nothing for this long counts as stalled and its line gets credit.
+pub const STALLED_AFTER: Duration = Duration::from_millis(100);
 
 /// The process-wide store of credit.
 #[derive(Debug)]
@@ -92,6 +95,21 @@ impl LineCredit {
         }
         drop(stalls);
         Stalled { credit: self.clone(), id, evict }
+    }
+
+    /// Waits for something that lets a stream's bytes go on, and lends the line a window meanwhile if it takes longer than
+    /// a moment. `None` if the line needs the stream's window back: then the stream must be reset.
+    pub async fn lend_while<T>(self: &Arc<Self>, wait: impl Future<Output = T>) -> Option<T> {
+        let mut wait = std::pin::pin!(wait);
+        if let Ok(value) = tokio::time::timeout(STALLED_AFTER, &mut wait).await {
+            return Some(value);
+        }
+        let stalled = self.stalled();
+        tokio::select! {
+            biased;
+            value = wait => Some(value),
+            () = stalled.evicted() => None,
+        }
     }
 
     fn release(&self, id: u64) {

@@ -7,14 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::{
-    credit::{LineCredit, Stalled},
+    credit::{LineCredit, STALLED_AFTER, Stalled},
     socket::Socket,
     stream::{RecvHalf, SendHalf, read_error_code, write_error_code},
 };
@@ -26,8 +25,6 @@ const READ_BUFFER: usize = 64 * 1024;
 const READ_BUFFER_MIN: usize = 16 * 1024;
 /// Most pieces taken from the stream at once.
 const PIECES: usize = 32;
-/// A reader that takes nothing for this long counts as stalled and its line gets credit.
-const STALLED_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes carried, counted while they flow.
 #[derive(Debug, Default)]

@@ -1,0 +1,65 @@
+//! One file being read, and whether it stayed the same meanwhile.
+
+use std::fs::File;
+
+use proto::transfer::Version;
+use rustix::fs::{Stat, fstat};
+
+use crate::service::files::{FileError, Place};
+
+/// An open plain file.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) file: File,
+    pub(super) stat: Stat,
+}
+
+impl Source {
+    pub(super) fn open(place: &Place) -> Result<Self, FileError> {
+        let file = place.open_read()?;
+        let stat = fstat(&file)?;
+        Ok(Self { file, stat })
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        u64::try_from(self.stat.st_size).unwrap_or(0)
+    }
+
+    /// Whether it was written to since it was opened. That another file took its place does not matter: this one is
+    /// still whole.
+    pub(super) fn changed(&self) -> Result<bool, FileError> {
+        let now = fstat(&self.file)?;
+        let replaced = now.st_nlink != self.stat.st_nlink;
+        let touched = changed_ns(&now) != changed_ns(&self.stat) && !replaced;
+        Ok(now.st_size != self.stat.st_size || modified_ns(&now) != modified_ns(&self.stat) || touched)
+    }
+}
+
+pub(super) fn version(stat: &Stat) -> Version {
+    let mut hasher = blake3::Hasher::new();
+    for part in [i128::from(stat.st_dev), i128::from(stat.st_ino), i128::from(stat.st_size)] {
+        hasher.update(&part.to_be_bytes());
+    }
+    hasher.update(&modified_ns(stat).to_be_bytes());
+    hasher.update(&changed_ns(stat).to_be_bytes());
+    let mut version = [0; 16];
+    version.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    Version(version)
+}
+
+pub(super) fn modified_ns(stat: &Stat) -> i64 {
+    nanoseconds(stat.st_mtime, i128::from(stat.st_mtime_nsec))
+}
+
+fn changed_ns(stat: &Stat) -> i64 {
+    nanoseconds(stat.st_ctime, i128::from(stat.st_ctime_nsec))
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: i128) -> i64 {
+    i64::try_from(i128::from(seconds) * 1_000_000_000 + nanoseconds).unwrap_or(0)
+}
+
+/// Permission bits without setuid, setgid and sticky.
+pub(super) fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode & 0o777
+}
