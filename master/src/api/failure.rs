@@ -134,13 +134,27 @@ impl From<ConnectError> for Problem {
 }
 
 /// What an agent answered in place of doing it.
-fn refusal(code: Code, message: &str) -> Problem {
+pub(super) fn refusal(code: Code, message: &str) -> Problem {
     let kind = match code {
         Code::POLICY => Kind::Policy,
         Code::REPLAYED => Kind::Replayed,
         Code::STALE => Kind::Stale,
         Code::BUSY => Kind::Busy,
         Code::SPAWN_FAILED => Kind::SpawnFailed,
+        Code::NOT_FOUND => Kind::FileNotFound,
+        Code::OUTSIDE_ROOTS => Kind::OutsideRoots,
+        Code::READ_ONLY => Kind::ReadOnly,
+        Code::EXISTS => Kind::FileExists,
+        Code::NOT_A_FILE => Kind::NotAFile,
+        Code::NOT_A_FOLDER => Kind::NotAFolder,
+        Code::NOT_EMPTY => Kind::NotEmpty,
+        Code::NO_ACCESS => Kind::NoAccess,
+        Code::NO_SPACE => Kind::NoSpace,
+        Code::SOURCE_CHANGED => Kind::SourceChanged,
+        Code::WRONG_HASH => Kind::WrongHash,
+        Code::BAD_OFFSET => Kind::BadOffset,
+        Code::BAD_ARCHIVE => Kind::BadArchive,
+        Code::IO_FAILED => Kind::IoFailed,
         Code::INVALID | Code::UNKNOWN_OPERATION | Code::MALFORMED | Code::TOO_LARGE => Kind::AgentRefused,
         _ => Kind::AgentFailed,
     };

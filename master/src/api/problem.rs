@@ -25,6 +25,9 @@ pub struct Problem {
     /// Seconds to wait before another try, where that helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u32>,
+    /// Where the other end stands, for `bad_offset` and whatever else can be gone on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 macro_rules! problems {
@@ -70,6 +73,23 @@ problems! {
     Stale CONFLICT "stale" "The timestamp is too far from the master's time";
     Replayed CONFLICT "replayed" "This id was used before";
     NotExtendable CONFLICT "not_extendable" "The tunnel cannot live longer";
+    FileNotFound NOT_FOUND "file_not_found" "No such file or folder";
+    OutsideRoots FORBIDDEN "outside_roots" "The owner's policy does not open that folder";
+    ReadOnly FORBIDDEN "read_only" "The owner's policy lets that folder only be read";
+    NoAccess FORBIDDEN "no_access" "The agent's user may not";
+    FileExists CONFLICT "file_exists" "Something is there already";
+    NotAFile CONFLICT "not_a_file" "Not a plain file";
+    NotAFolder CONFLICT "not_a_folder" "Not a folder";
+    NotEmpty CONFLICT "not_empty" "The folder is not empty";
+    SourceChanged CONFLICT "source_changed" "The file changed meanwhile";
+    BadOffset CONFLICT "bad_offset" "The offset is not where the other end stands";
+    LengthRequired LENGTH_REQUIRED "length_required" "The length must be told";
+    PreconditionFailed PRECONDITION_FAILED "precondition_failed" "The file is another one by now";
+    BadRange RANGE_NOT_SATISFIABLE "bad_range" "The file has no such bytes";
+    WrongHash UNPROCESSABLE_ENTITY "wrong_hash" "What arrived is not what was announced";
+    BadArchive UNPROCESSABLE_ENTITY "bad_archive" "Not an archive that may be extracted";
+    IoFailed BAD_GATEWAY "io_failed" "The agent's file system failed";
+    NoSpace INSUFFICIENT_STORAGE "no_space" "No room on the agent's disk";
     SpawnFailed UNPROCESSABLE_ENTITY "spawn_failed" "The program could not be started";
     AgentRefused UNPROCESSABLE_ENTITY "agent_refused" "The agent does not take this request";
     PortsExhausted CONFLICT "ports_exhausted" "No port of the range is free";
@@ -97,6 +117,7 @@ impl Kind {
             detail: detail.into(),
             code: self.code().to_owned(),
             retry_after_s: None,
+            offset: None,
         }
     }
 }
@@ -104,6 +125,11 @@ impl Kind {
 impl Problem {
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
         self
     }
 }
