@@ -24,7 +24,7 @@ pub struct Problem {
     pub code: String,
     /// Seconds to wait before another try, where that helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_s: Option<u32>,
+    pub retry_after_s: Option<u16>,
     /// Where the other end stands, for `bad_offset` and whatever else can be gone on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
@@ -123,7 +123,7 @@ impl Kind {
 }
 
 impl Problem {
-    pub fn retry_after(mut self, seconds: u32) -> Self {
+    pub fn retry_after(mut self, seconds: u16) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
