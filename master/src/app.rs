@@ -26,6 +26,7 @@ use crate::{
         shell::{ShellSettings, Shells},
     },
     store::Store,
+    transfer::Transfers,
     tunnel::{Parts as TunnelParts, Tunnels, direct::Direct},
 };
 
@@ -159,6 +160,7 @@ impl App {
         let api = Api::new(ApiParts {
             commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
             shells: shells.clone(),
+            transfers: Transfers::new(fleet.clone(), store.clone(), metrics.clone()),
             direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
             execs: Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone()),
             access: Access::new(store.clone(), config.access.token),

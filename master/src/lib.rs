@@ -13,4 +13,5 @@ pub mod fleet;
 pub mod metrics;
 pub mod session;
 pub mod store;
+pub mod transfer;
 pub mod tunnel;

@@ -37,6 +37,8 @@ pub struct Metrics {
     tunnel_dial_failures: IntCounterVec,
     commands: IntCounterVec,
     command_seconds: HistogramVec,
+    transfers: IntCounterVec,
+    transfer_bytes: IntCounterVec,
     line_rtt_seconds: Histogram,
     line_lost_packets: IntCounter,
     auth_failures: IntCounterVec,
@@ -119,6 +121,16 @@ impl Metrics {
                 &["kind", "result"],
             )?,
             command_seconds: make.histograms("landline_command_seconds", "How long they took, by kind.", &["kind"])?,
+            transfers: make.counters(
+                "landline_transfers_total",
+                "Transfers of files that ended, by result: ok, cut or failed.",
+                &["result"],
+            )?,
+            transfer_bytes: make.counters(
+                "landline_transfer_bytes_total",
+                "Bytes of files: `in` towards agents, `out` from them.",
+                &["direction"],
+            )?,
             line_rtt_seconds: make
                 .histogram("landline_line_rtt_seconds", "Round-trip times, one sample per line and heartbeat.")?,
             line_lost_packets: make
@@ -220,6 +232,15 @@ impl Metrics {
         self.command_seconds.with_label_values(&[kind]).observe(seconds);
     }
 
+    /// A transfer that ended: `ok`, `cut` or `failed`.
+    pub fn transfer(&self, result: &'static str) {
+        self.transfers.with_label_values(&[result]).inc();
+    }
+
+    pub fn transfer_bytes(&self, direction: &'static str, bytes: u64) {
+        self.transfer_bytes.with_label_values(&[direction]).inc_by(bytes);
+    }
+
     pub fn line_rtt(&self, seconds: f64) {
         self.line_rtt_seconds.observe(seconds);
     }
@@ -310,6 +331,8 @@ mod tests {
         metrics.tunnel_bytes(1, 2);
         metrics.tunnel_dial_failure(Code::TARGET_REFUSED);
         metrics.command("exec", "ok", 1.0);
+        metrics.transfer("ok");
+        metrics.transfer_bytes("in", 7);
         metrics.line_rtt(0.005);
         metrics.line_lost_packets(3);
         metrics.auth_failure("enrol");
@@ -339,6 +362,8 @@ mod tests {
             "landline_tunnel_dial_failures_total{reason=\"target_refused\"} 1",
             "landline_commands_total{kind=\"exec\",result=\"ok\"} 1",
             "landline_command_seconds_count{kind=\"exec\"} 1",
+            "landline_transfers_total{result=\"ok\"} 1",
+            "landline_transfer_bytes_total{direction=\"in\"} 7",
             "landline_line_rtt_seconds_count 1",
             "landline_line_lost_packets_total 3",
             "landline_auth_failures_total{kind=\"enrol\"} 1",

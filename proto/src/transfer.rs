@@ -55,7 +55,8 @@ pub struct WriteSpec {
     /// Of the whole file.
     pub size: u64,
     /// BLAKE3 of the whole file: what was delivered before is found by it, and nothing else takes the file's place.
-    pub blake3: [u8; 32],
+    /// `None` where the caller does not know it: then only the size is held to, and nothing can be gone on with.
+    pub blake3: Option<[u8; 32]>,
     /// Permission bits; `None` keeps those of the file that is replaced, else 0644.
     pub mode: Option<u32>,
     /// Nanoseconds since 1970; `None` is the time of writing.
@@ -69,8 +70,8 @@ pub struct WriteSpec {
 pub enum FromWrite {
     /// This much is there; the bytes from here on are awaited.
     Ready { offset: u64 },
-    /// The file stands in its place and is on the disk.
-    Done { created: bool },
+    /// The file stands in its place and is on the disk; `blake3` is of what arrived.
+    Done { created: bool, blake3: [u8; 32] },
     /// The bytes ended early; this much is kept for the next attempt.
     Partial { offset: u64 },
     /// Nothing of the target changed. `offset` is what is kept for another attempt.

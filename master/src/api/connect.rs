@@ -21,7 +21,6 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    time::{Instant, MissedTickBehavior, interval_at},
 };
 use utoipa::IntoParams;
 
@@ -86,7 +85,7 @@ async fn serve(api: Api, caller: Caller, connection: DirectConnection, websocket
     let (from_target, to_target) = outer.into_split();
     let reason = tokio::select! {
         biased;
-        () = not_any_more(&api, &caller) => "unauthorized".to_owned(),
+        _ = api.not_any_more(&caller, Action::Connect) => "unauthorized".to_owned(),
         result = async {
             let bytes = async { tokio::try_join!(down(&mut sink, from_target), up(&mut source, to_target)) };
             // A caller that leaves after both ends of file has left in peace.
@@ -98,18 +97,6 @@ async fn serve(api: Api, caller: Caller, connection: DirectConnection, websocket
         } => result.err().unwrap_or(Code::DONE).to_string(),
     };
     let _ = tokio::time::timeout(RECHECK, sink.send(close(&reason))).await;
-}
-
-/// Resolves when the caller may not have this connection any more (SECURITY R15).
-async fn not_any_more(api: &Api, caller: &Caller) {
-    let mut again = interval_at(Instant::now() + RECHECK, RECHECK);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        again.tick().await;
-        if api.still(caller, Action::Connect).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// The target's bytes to the caller, and pings while there are none, for proxies in between. A caller that reads nothing

@@ -15,6 +15,7 @@ use crate::{
         StoreError,
         agents::{AddAgentError, PatchAgentError},
     },
+    transfer::TransferError,
     tunnel::direct::ConnectError,
     tunnel::{ActError, CreateError, ExtendError, ports::PortError},
 };
@@ -129,6 +130,26 @@ impl From<ConnectError> for Problem {
         match error {
             ConnectError::Open(error) => error.into(),
             ConnectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TransferError> for Problem {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Open(error) => error.into(),
+            TransferError::Store(error) => error.into(),
+            TransferError::Failed { code, message, offset } => {
+                let problem = refusal(code, &message);
+                match offset {
+                    Some(offset) => problem.offset(offset),
+                    None => problem,
+                }
+            }
+            TransferError::Lost(_) => Kind::AgentOffline.problem(error.to_string()),
+            TransferError::Stalled(_) => Kind::Timeout.problem(error.to_string()),
+            TransferError::Cut => Kind::BadRequest.problem(error.to_string()),
+            TransferError::Unknown(_) => Kind::AgentTimeout.problem(error.to_string()),
         }
     }
 }

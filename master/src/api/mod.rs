@@ -4,6 +4,7 @@
 mod agents;
 mod commands;
 mod connect;
+mod content;
 pub mod dto;
 mod events;
 mod exec;
@@ -96,6 +97,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(shells::show, shells::end))
         .routes(routes!(shells::recording))
         .routes(routes!(shells::attach))
+        .routes(routes!(content::download, content::upload))
+        .routes(routes!(content::held))
         .routes(routes!(events::follow))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke));

@@ -36,6 +36,7 @@ const SHARED: [u16; 14] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422
     tags(
         (name = "agents", description = "Machines, their state, and work on them"),
         (name = "shells", description = "Terminals on machines, and their recordings"),
+        (name = "files", description = "Files on machines"),
         (name = "tunnels", description = "Listeners on the master mapped to targets behind agents"),
         (name = "events", description = "What happened"),
         (name = "tokens", description = "Who may call"),

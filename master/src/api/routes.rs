@@ -49,6 +49,7 @@ const AGENTS: &str = "/api/v1/agents";
 const AGENT: &str = "/api/v1/agents/{id}";
 const TUNNELS: &str = "/api/v1/tunnels";
 const TUNNEL: &str = "/api/v1/tunnels/{id}";
+const CONTENT: &str = "/api/v1/agents/{id}/files/content";
 const TOKENS: &str = "/api/v1/tokens";
 
 /// Every route of the internal socket.
@@ -80,6 +81,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/shells/{id}/recording", Action::RecordingRead, Repeat::Harmless),
     route("GET", "/api/v1/shells/{id}/attach", Action::ShellAttach, Repeat::Harmless),
     route("GET", "/api/v1/agents/{id}/connect", Action::Connect, Repeat::Harmless),
+    route("GET", CONTENT, Action::FilesRead, Repeat::Harmless),
+    route("PUT", CONTENT, Action::FilesWrite, Repeat::Harmless),
+    route("GET", "/api/v1/agents/{id}/files/upload", Action::FilesWrite, Repeat::Harmless),
     route("GET", "/api/v1/events", Action::EventsRead, Repeat::Harmless),
     route("GET", TOKENS, Action::TokensList, Repeat::Harmless),
     route("POST", TOKENS, Action::TokenCreate, Repeat::AnsweredSecretly),

@@ -5,7 +5,10 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use certs::join::Pin;
 use moka::sync::Cache;
 use proto::id::AgentId;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,6 +26,7 @@ use crate::{
     metrics::Metrics,
     session::{exec::Execs, shell::Shells},
     store::{Store, agents::Agent},
+    transfer::Transfers,
     tunnel::{Tunnels, direct::Direct},
 };
 
@@ -37,6 +41,7 @@ pub struct ApiParts {
     pub execs: Arc<Execs>,
     pub direct: Arc<Direct>,
     pub shells: Arc<Shells>,
+    pub transfers: Arc<Transfers>,
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub settings: ApiSettings,
@@ -113,6 +118,18 @@ impl Api {
             // A database that is away for a moment ends no running session; new ones are refused at the gate.
             Err(AuthError::Store(error)) if error.is_temporary() => Ok(()),
             Err(AuthError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Resolves when a long answer may not go on any more (SECURITY R15).
+    pub(super) async fn not_any_more(&self, caller: &Caller, action: Action) -> Problem {
+        let mut again = interval_at(Instant::now() + RECHECK, RECHECK);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            again.tick().await;
+            if let Err(problem) = self.still(caller, action).await {
+                return problem;
+            }
         }
     }
 

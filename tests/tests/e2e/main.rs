@@ -18,6 +18,7 @@ mod readme;
 mod secrets;
 mod shells;
 mod starts;
+mod transfers;
 mod tunnel_bytes;
 mod tunnel_limits;
 mod tunnel_lives;

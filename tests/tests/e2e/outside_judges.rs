@@ -76,7 +76,14 @@ async fn the_openapi_document_is_valid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_driven_fuzzer_finds_nothing() {
     let mut master = Master::start_with("", "pending_timeout_s = 1").await;
-    let _agent = master.agent("fuzzed").await;
+    // What it is told to write and to remove it does: in a folder of its own, so not `allow_all`, which opens `/`.
+    let room = tempfile::tempdir().unwrap();
+    let policy = format!(
+        "[forward]\ntargets = [\"*:*\"]\n[exec]\nallow = [\"*\"]\nshell = true\n[commands]\nallow = [\"*.*\"]\n[shell]\n\
+         [files]\nroots = [{:?}]\n",
+        room.path()
+    );
+    let _agent = master.agent_under("fuzzed", Some(&policy)).await;
     let api = master.api();
     let mut fuzzer = Command::new(tool("schemathesis"));
     fuzzer

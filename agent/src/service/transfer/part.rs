@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{code::Code, transfer::WriteSpec};
+use proto::{code::Code, id::RequestId, transfer::WriteSpec};
 use rustix::fs::{AtFlags, FileType, fstat, statat};
 
 use crate::service::files::{
@@ -39,15 +39,17 @@ pub(super) struct Part {
 }
 
 /// What is in a file's name beside its target: which target and which content, so that another content never continues it.
-pub(super) fn hex_of(target: &OsStr, size: u64, hash: &[u8; 32]) -> String {
+/// A content that nobody can name gets a name that nobody finds again.
+fn hex_of(target: &OsStr, spec: &WriteSpec) -> String {
+    let Some(hash) = &spec.blake3 else { return RequestId::random().0.simple().to_string() };
     let target = blake3::hash(target.as_bytes());
-    let content = blake3::Hasher::new().update(&size.to_be_bytes()).update(hash).finalize();
+    let content = blake3::Hasher::new().update(&spec.size.to_be_bytes()).update(hash).finalize();
     hex::encode(&target.as_bytes()[..6]) + &hex::encode(&content.as_bytes()[..16])
 }
 
 /// How much of this content is there already.
 pub(super) fn held(place: &Place, spec: &WriteSpec) -> Result<u64, FileError> {
-    let hex = hex_of(place.name(), spec.size, &spec.blake3);
+    let hex = hex_of(place.name(), spec);
     match statat(place.dir(), temp_name(&hex), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(usable(u64::try_from(stat.st_size).unwrap_or(0), spec.size)),
         Err(rustix::io::Errno::NOENT) => Ok(0),
@@ -55,11 +57,19 @@ pub(super) fn held(place: &Place, spec: &WriteSpec) -> Result<u64, FileError> {
     }
 }
 
+/// A file in its place.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// Nothing was there before.
+    pub(super) created: bool,
+    pub(super) blake3: [u8; 32],
+}
+
 impl Part {
     /// Begins a file, or finds again what was begun. `BUSY` while another stream writes the same.
     pub(super) fn open(place: Place, spec: WriteSpec) -> Result<Self, FileError> {
         refuse_unless_replaceable(&place)?;
-        let hex = hex_of(place.name(), spec.size, &spec.blake3);
+        let hex = hex_of(place.name(), &spec);
         for _ in 0..TRIES {
             let temp = match place.create_temp(&hex) {
                 Err(error) if error.code == Code::EXISTS => place.reopen_temp(&hex),
@@ -99,6 +109,11 @@ impl Part {
         self.held
     }
 
+    /// How much another attempt will find.
+    pub(super) fn kept(&self) -> u64 {
+        if self.spec.blake3.is_some() { self.held } else { 0 }
+    }
+
     pub(super) fn complete(&self) -> bool {
         self.held == self.spec.size
     }
@@ -124,12 +139,13 @@ impl Part {
         Ok(())
     }
 
-    /// Verifies the whole and puts it in its place; true if nothing was there before. Whatever goes wrong, the old file
-    /// is as it was, and what is wrong is gone.
-    pub(super) fn finish(mut self) -> Result<bool, FileError> {
+    /// Verifies the whole and puts it in its place. Whatever goes wrong, the old file is as it was, and what is wrong is
+    /// gone.
+    pub(super) fn finish(mut self) -> Result<Finished, FileError> {
         self.hash_what_was_there()?;
         let temp = self.temp.take().ok_or_else(gone)?;
-        if self.hasher.finalize().as_bytes() != &self.spec.blake3 {
+        let blake3 = *self.hasher.finalize().as_bytes();
+        if self.spec.blake3.is_some_and(|announced| announced != blake3) {
             drop(temp);
             return Err(FileError::new(Code::WRONG_HASH, "what arrived is not what was announced; begin again"));
         }
@@ -142,7 +158,7 @@ impl Part {
             temp.file.set_times(FileTimes::new().set_modified(modified))?;
         }
         temp.commit(self.spec.mode, true)?;
-        Ok(created)
+        Ok(Finished { created, blake3 })
     }
 
     /// Gives up what arrived.
@@ -178,6 +194,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         if let Some(temp) = self.temp.take()
             && self.held > 0
+            && self.spec.blake3.is_some()
         {
             temp.keep();
         }

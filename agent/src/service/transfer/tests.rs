@@ -39,6 +39,10 @@ fn bytes(length: usize) -> Vec<u8> {
     bytes
 }
 
+fn done(created: bool, content: &[u8]) -> FromWrite {
+    FromWrite::Done { created, blake3: *blake3::hash(content).as_bytes() }
+}
+
 impl World {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -49,7 +53,7 @@ impl World {
             path: file_path(&self.path(name)),
             offset,
             size: content.len() as u64,
-            blake3: *blake3::hash(content).as_bytes(),
+            blake3: Some(*blake3::hash(content).as_bytes()),
             mode: None,
             modified_ns: None,
             ask: false,
@@ -154,9 +158,9 @@ async fn what_is_no_plain_file_is_refused_both_ways() {
 async fn a_file_is_written_replaced_and_loses_its_setuid() {
     let world = world().await;
     let (old, new) = (bytes(10), bytes(2_500_000));
-    assert_eq!(world.send(world.write_spec("f", &old, 0), &old).await, (0, FromWrite::Done { created: true }));
+    assert_eq!(world.send(world.write_spec("f", &old, 0), &old).await, (0, done(true, &old)));
     std::fs::set_permissions(world.path("f"), PermissionsExt::from_mode(0o4750)).unwrap();
-    assert_eq!(world.send(world.write_spec("f", &new, 0), &new).await, (0, FromWrite::Done { created: false }));
+    assert_eq!(world.send(world.write_spec("f", &new, 0), &new).await, (0, done(false, &new)));
     assert!(std::fs::read(world.path("f")).unwrap() == new);
     assert_eq!(std::fs::metadata(world.path("f")).unwrap().permissions().mode() & 0o7777, 0o750);
     let spec = WriteSpec {
@@ -164,11 +168,11 @@ async fn a_file_is_written_replaced_and_loses_its_setuid() {
         modified_ns: Some(1_500_000_000_000_000_000),
         ..world.write_spec("g", &old, 0)
     };
-    assert_eq!(world.send(spec, &old).await, (0, FromWrite::Done { created: true }));
+    assert_eq!(world.send(spec, &old).await, (0, done(true, &old)));
     let metadata = std::fs::metadata(world.path("g")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o711);
     assert_eq!(metadata.modified().unwrap(), part::system_time(1_500_000_000_000_000_000).unwrap());
-    assert_eq!(world.send(world.write_spec("empty", b"", 0), b"").await, (0, FromWrite::Done { created: true }));
+    assert_eq!(world.send(world.write_spec("empty", b"", 0), b"").await, (0, done(true, b"")));
     assert!(world.parts().is_empty());
 }
 
@@ -188,7 +192,7 @@ async fn a_write_goes_on_where_it_ended_and_nowhere_else() {
     let (held, _) = world.send(world.write_spec("f", &other, 0), b"x").await;
     assert_eq!(held, 0, "another content does not continue it");
     let last = world.send(spec(400_000), &content[400_000..]).await;
-    assert_eq!(last, (400_000, FromWrite::Done { created: false }));
+    assert_eq!(last, (400_000, done(false, &content)));
     assert!(std::fs::read(world.path("f")).unwrap() == content);
 }
 
@@ -224,7 +228,18 @@ async fn of_two_writers_of_one_content_the_second_is_told_to_wait() {
     assert_eq!(world.open(Operation::FileWrite(spec)).await.err(), Some(Code::BUSY));
     first.send.write_chunk(Bytes::from(content.clone())).await.unwrap();
     first.send.finish();
-    assert_eq!(first.read_within::<FromWrite>(PATIENCE).await.unwrap(), FromWrite::Done { created: true });
+    assert_eq!(first.read_within::<FromWrite>(PATIENCE).await.unwrap(), done(true, &content));
+}
+
+#[tokio::test]
+async fn content_without_a_known_hash_is_taken_whole_or_not_at_all() {
+    let world = world().await;
+    let content = bytes(200_000);
+    let spec = WriteSpec { blake3: None, ..world.write_spec("f", &content, 0) };
+    let (_, last) = world.send(spec.clone(), &content[..100_000]).await;
+    assert_eq!(last, FromWrite::Partial { offset: 0 });
+    until("nothing is left", || world.parts().is_empty()).await;
+    assert_eq!(world.send(spec, &content).await, (0, done(true, &content)));
 }
 
 #[tokio::test]

@@ -127,11 +127,11 @@ fn write(mut part: Part, mut queue: mpsc::Receiver<Given>) -> Option<FromWrite> 
             }
             Given::End if part.complete() => {
                 return Some(match part.finish() {
-                    Ok(created) => FromWrite::Done { created },
+                    Ok(done) => FromWrite::Done { created: done.created, blake3: done.blake3 },
                     Err(error) => failed(error, 0),
                 });
             }
-            Given::End => return Some(FromWrite::Partial { offset: part.held() }),
+            Given::End => return Some(FromWrite::Partial { offset: part.kept() }),
         }
     }
     None
@@ -139,7 +139,7 @@ fn write(mut part: Part, mut queue: mpsc::Receiver<Given>) -> Option<FromWrite> 
 
 /// On a full disk what arrived would only keep it full; anything else is kept for another attempt.
 fn broken(part: Part, error: FileError) -> FromWrite {
-    let kept = if error.code == Code::NO_SPACE { 0 } else { part.held() };
+    let kept = if error.code == Code::NO_SPACE { 0 } else { part.kept() };
     if kept == 0 {
         part.discard();
     }

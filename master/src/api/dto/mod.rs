@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 pub mod agent;
 pub mod command;
+pub mod content;
 pub mod event;
 pub mod exec;
 pub mod shell;
