@@ -17,6 +17,8 @@ pub struct ReadSpec {
     pub offset: u64,
     /// Bytes wanted; `None` is all up to the end.
     pub length: Option<u64>,
+    /// Hash what lies before `offset` too: for a reader that has it from an earlier attempt.
+    pub whole: bool,
 }
 
 /// Agent → master, before the bytes.
@@ -38,7 +40,7 @@ pub struct ReadBegin {
 pub struct ReadEnd {
     /// The file was written to meanwhile: the bytes may be a mixture.
     pub changed: bool,
-    /// BLAKE3 of the bytes that were sent.
+    /// BLAKE3 of the bytes that were sent; with `whole`, of the file from its beginning to their end.
     pub blake3: [u8; 32],
 }
 

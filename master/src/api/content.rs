@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    dto::content::{FileQuery, Held, UploadQuery, Uploaded, file_path},
+    dto::content::{DownloadQuery, Held, UploadQuery, Uploaded, file_path},
     extract::{Id, Query},
     gate::Caller,
     problem::{Kind, Problem},
@@ -38,7 +38,7 @@ pub(crate) const SIZE: HeaderName = HeaderName::from_static("landline-size");
 pub(crate) const MODIFIED: HeaderName = HeaderName::from_static("landline-modified-ns");
 /// Permission bits, octal.
 pub(crate) const MODE: HeaderName = HeaderName::from_static("landline-mode");
-/// In the trailer: BLAKE3 of the body, hexadecimal.
+/// In the trailer: BLAKE3, hexadecimal.
 pub(crate) const BLAKE3: HeaderName = HeaderName::from_static("landline-blake3");
 /// Pieces between the agent's stream and the caller's connection.
 const PIECES: usize = 2;
@@ -47,10 +47,11 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Read a file
 ///
-/// With `TE: trailers` the body is chunked and `Landline-Blake3` follows it. A body that ends early (the connection breaks)
+/// With `TE: trailers` the body is chunked and `Landline-Blake3` follows it: of the body, or with `whole` of the file from its
+/// beginning to the body's end. A body that ends early (the connection breaks)
 /// is not the file: the line was lost, or the file changed meanwhile; go on with `Range` and `If-Match`.
 #[utoipa::path(get, path = "/agents/{id}/files/content", tag = "files", operation_id = "readFile",
-    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"), FileQuery),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"), DownloadQuery),
     responses((status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
               (status = 206, description = "The part that Range asked for", body = Vec<u8>, content_type = "application/octet-stream"),
               (status = 412, description = "precondition_failed: If-Match names another state of the file", body = Problem, content_type = "application/problem+json"),
@@ -61,7 +62,7 @@ pub(super) async fn download(
     State(api): State<Api>,
     caller: Caller,
     Id(id): Id<AgentId>,
-    Query(query): Query<FileQuery>,
+    Query(query): Query<DownloadQuery>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -83,7 +84,7 @@ pub(super) async fn download(
         };
     }
     let (offset, length) = part.map_or((0, None), |(from, length)| (from, Some(length)));
-    let spec = ReadSpec { path, offset, length };
+    let spec = ReadSpec { path, offset, length, whole: query.whole };
     let download = api.transfers.read(caller.did("file.read"), &id, spec).await?;
     let begin = download.begin.clone();
     // It may have become another since it was looked at.

@@ -4,7 +4,7 @@
 mod agents;
 mod commands;
 mod connect;
-mod content;
+pub(crate) mod content;
 pub mod dto;
 mod events;
 mod exec;

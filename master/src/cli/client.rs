@@ -153,7 +153,8 @@ impl Client {
         self.send(request).await
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// A request with the token, not yet sent.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}/api/v1{path}", self.url)).bearer_auth(self.token.expose_secret())
     }
 
@@ -172,7 +173,8 @@ impl Client {
         body.map(|body| (status, body)).map_err(|_| CallError::Foreign { url: self.url.clone(), status })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
+    /// Sends it; an answer other than a success is an error.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         let status = response.status();
         if status.is_success() {

@@ -10,6 +10,7 @@ mod agents;
 pub(crate) mod client;
 mod command;
 mod connect;
+mod cp;
 mod demo;
 mod events;
 mod exec;
@@ -70,6 +71,8 @@ enum Command {
     Agents(agents::Agents),
     /// Run a program on an agent and stream its output
     Exec(exec::Exec),
+    /// Copy files to and from an agent
+    Cp(cp::Copy),
     /// Open a terminal on an agent
     Shell(shell::Shell),
     /// List and end shell sessions, download recordings
@@ -138,6 +141,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(check) => Ok(check.run()),
         Command::Agents(agents) => block_on(agents.run(context()?)),
         Command::Exec(exec) => block_on(exec.run(context()?)),
+        Command::Cp(copy) => block_on(copy.run(context()?)),
         Command::Shell(shell) => block_on(shell.run(context()?)),
         Command::Shells(shells) => block_on(shells.run(context()?)),
         Command::Replay(replay) => block_on(replay.run(context)),

@@ -75,7 +75,7 @@ impl Transfers {
 
     /// What a file is, without its bytes. Nothing is recorded.
     pub async fn look(&self, agent: &AgentId, path: FilePath) -> Result<ReadBegin, TransferError> {
-        let operation = Operation::FileRead(ReadSpec { path, offset: 0, length: Some(0) });
+        let operation = Operation::FileRead(ReadSpec { path, offset: 0, length: Some(0), whole: false });
         let (_, work) = self.open(agent, RequestId::random(), operation).await?;
         let (mut stream, _guard) = work.into_frames();
         stream.read_within(OPENED_WITHIN).await.map_err(|error| TransferError::Lost(error.code()))

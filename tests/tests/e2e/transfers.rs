@@ -1,8 +1,14 @@
 //! Files to and from an agent: through the API as a program would call it, and with `landline cp`.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use landline_tests::{agent::Agent, api::Api, master::Master};
+use landline_tests::{agent::Agent, api::Api, binary, link::Shape, master::Master};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -159,4 +165,160 @@ async fn what_cannot_be_carried_is_refused_by_its_own_code() {
     let refused = world.api().request(Method::GET, "/agents/closed/files/content").query(&[("path", "/etc/hosts")]);
     assert_eq!(code(refused.send().await.unwrap()).await, (403, "policy".into()));
     let _ = &world.agent;
+}
+
+/// `landline cp` against one master, not yet started.
+fn cp(master: &Master, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("landline"));
+    command.env("LANDLINE_URL", master.url()).env("LANDLINE_DATA_DIR", master.data()).arg("cp").args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Exit code, output and errors of a copy that ends by itself.
+async fn copied(master: &Master, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = cp(master, arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cp_takes_files_both_ways_and_says_what_it_could_not() {
+    let world = world().await;
+    let desk = tempfile::tempdir().unwrap();
+    let here = |name: &str| desk.path().join(name).display().to_string();
+    let there = |name: &str| format!("store:{}", world.path(name).display());
+    let bytes = content(3_000_000, 3);
+    std::fs::write(here("large"), &bytes).unwrap();
+    std::fs::write(here("odd\nname"), "small").unwrap();
+    std::fs::set_permissions(here("large"), std::fs::Permissions::from_mode(0o4755)).unwrap();
+
+    let (code, out, err) = copied(&world.master, &[&here("large"), &here("odd\nname"), &there("")]).await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("copied 2 files, 2.9 MiB"), "{err}");
+    assert!(std::fs::read(world.path("large")).unwrap() == bytes);
+    assert_eq!(std::fs::read(world.path("odd\nname")).unwrap(), b"small");
+    let (ours, theirs) = (std::fs::metadata(here("large")).unwrap(), std::fs::metadata(world.path("large")).unwrap());
+    assert_eq!(theirs.permissions().mode() & 0o7777, 0o755, "without setuid");
+    assert_eq!(ours.modified().unwrap(), theirs.modified().unwrap());
+
+    // A folder is found to be one without a slash; another name is taken as it is.
+    std::fs::create_dir(world.path("folder")).unwrap();
+    assert_eq!(
+        copied(&world.master, &["-q", &here("large"), &there("folder")]).await,
+        (0, String::new(), String::new())
+    );
+    assert!(std::fs::read(world.path("folder/large")).unwrap() == bytes);
+    let (code, out, _) = copied(&world.master, &["-o", "json", &there("large"), &here("back")]).await;
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &summary["files"], &summary["bytes"]), (0, &1.into(), &3_000_000.into()), "{out}");
+    assert!(std::fs::read(here("back")).unwrap() == bytes);
+    assert_eq!(std::fs::metadata(here("back")).unwrap().modified().unwrap(), ours.modified().unwrap());
+
+    // What fails is told by name, and the rest goes on.
+    let (code, _, err) = copied(&world.master, &[&there("missing"), &there("odd\nname"), &here("")]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("missing") && err.contains("file_not_found") && err.contains("1 failed"), "{err}");
+    assert_eq!(std::fs::read(here("odd\nname")).unwrap(), b"small");
+    for (arguments, wanted) in [
+        ([here("large"), here("x")], "one side is on an agent"),
+        ([here("large"), "store:relative".into()], "begins with /"),
+        ([here("large"), "No Agent:/x".into()], "no agent's name"),
+    ] {
+        let (code, _, err) = copied(&world.master, &[&arguments[0], &arguments[1]]).await;
+        assert!(code == 64 && err.contains(wanted), "{code} {err}");
+    }
+    assert!(world.parts().is_empty());
+    assert!(parts_in(desk.path()).is_empty());
+}
+
+fn parts_in(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| Some(name.to_str()?.to_owned())).filter(|name| name.ends_with(".part")).collect()
+}
+
+/// What is killed with -9 while a copy runs.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Master,
+    Agent,
+    Copy,
+}
+
+/// A copy that is killed around, at random moments, until it is through. Whoever looks at the destination meanwhile sees
+/// the old file or the new one.
+async fn copy_among_kills(up: bool, seed: u64) {
+    let (size, kills) = if std::env::var_os("LANDLINE_SOAK").is_some() { (200_000_000, 50) } else { (16_000_000, 4) };
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut master, here, there) = (Master::start().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut agent, link) = master.agent_behind("store", seed).await;
+    let new = content(size, 4);
+    let old = content(100_000, 5);
+    let (source, destination) = if up { (&here, &there) } else { (&there, &here) };
+    std::fs::write(source.path().join("f"), &new).unwrap();
+    let target = destination.path().join("f");
+    std::fs::write(&target, &old).unwrap();
+    let local = here.path().join("f").display().to_string();
+    let remote = format!("store:{}", there.path().join("f").display());
+    let arguments = if up { ["-q", &local, &remote] } else { ["-q", &remote, &local] };
+
+    let seconds = if kills > 4 { 60 } else { 4 };
+    link.shape(Shape { rate: Some(size as u64 / seconds), ..Shape::default() });
+    let mut running = cp(&master, &arguments).spawn().unwrap();
+    let mut done = 0;
+    while done < kills {
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..1_200))).await;
+        let now = std::fs::read(&target).unwrap();
+        assert!(now == old || now == new, "a mixture of {} bytes", now.len());
+        if let Some(status) = running.try_wait().unwrap() {
+            // It gives up at once only while nothing moved; and when it is through too early, it begins anew.
+            if status.success() {
+                std::fs::write(&target, &old).unwrap();
+            }
+            running = cp(&master, &arguments).spawn().unwrap();
+            continue;
+        }
+        let victim = [Victim::Master, Victim::Agent, Victim::Copy][random.random_range(0..3)];
+        match victim {
+            Victim::Master => {
+                master.kill();
+                master.run().await;
+            }
+            Victim::Agent => {
+                agent.kill();
+                agent.start();
+            }
+            Victim::Copy => {
+                running.kill().unwrap();
+                running.wait().unwrap();
+                running = cp(&master, &arguments).spawn().unwrap();
+            }
+        }
+        master.api().online("store", Duration::from_secs(60)).await;
+        done += 1;
+    }
+    link.shape(Shape::default());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match running.try_wait().unwrap() {
+            Some(status) if status.success() => break,
+            Some(_) => running = cp(&master, &arguments).spawn().unwrap(),
+            None => {}
+        }
+        assert!(Instant::now() < deadline, "it is not through: {}", master.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(std::fs::read(&target).unwrap() == new);
+    assert_eq!((parts_in(here.path()), parts_in(there.path())), (vec![], vec![]), "parts are left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_comes_through_whoever_is_killed() {
+    copy_among_kills(true, 11).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_comes_through_whoever_is_killed() {
+    copy_among_kills(false, 12).await;
 }

@@ -1,6 +1,6 @@
 //! One file to the master: `ReadBegin`, the bytes, `ReadEnd`.
 
-use std::{os::unix::fs::FileExt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{
@@ -25,7 +25,7 @@ const PIECE: usize = 64 * 1024;
 const AHEAD: usize = 4;
 
 pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameStream) {
-    let (offset, length) = (spec.offset, spec.length);
+    let (offset, length, whole) = (spec.offset, spec.length, spec.whole);
     let source = match blocking(move || open(&roots, &spec)).await {
         Ok(source) => source,
         Err(failure) => return refuse(stream, &failure).await,
@@ -42,7 +42,7 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameSt
         return;
     }
     let (pieces, mut queue) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking(move || pump(&source, offset, length, &pieces));
+    let reading = tokio::task::spawn_blocking(move || pump(&source, offset, length, whole, &pieces));
     while let Some(piece) = queue.recv().await {
         if stream.send.write_chunk(piece).await.is_err() {
             return;
@@ -69,23 +69,23 @@ fn open(roots: &Roots, spec: &ReadSpec) -> Result<Source, FileError> {
 }
 
 /// Reads `length` bytes from `offset` into `pieces`. Ends without an error when nobody takes them any more.
-fn pump(source: &Source, offset: u64, length: u64, pieces: &mpsc::Sender<Bytes>) -> Result<ReadEnd, FileError> {
+fn pump(
+    source: &Source,
+    offset: u64,
+    length: u64,
+    whole: bool,
+    pieces: &mpsc::Sender<Bytes>,
+) -> Result<ReadEnd, FileError> {
     let mut hasher = blake3::Hasher::new();
-    let mut at = offset;
     let end = offset + length;
-    while at < end {
-        let wanted = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-        let mut piece = vec![0; wanted];
-        let read = match source.file.read_at(&mut piece, at) {
-            Ok(0) => return Err(FileError::new(Code::SOURCE_CHANGED, "the file became shorter while it was read")),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        };
-        piece.truncate(read);
+    let mut at = if whole { 0 } else { offset };
+    while at < end && !pieces.is_closed() {
+        let until = if at < offset { offset } else { end };
+        let piece = source.piece(at, usize::try_from(until - at).unwrap_or(PIECE).min(PIECE))?;
         hasher.update(&piece);
-        at += read as u64;
-        if pieces.blocking_send(piece.into()).is_err() {
+        let before = at < offset;
+        at += piece.len() as u64;
+        if !before && pieces.blocking_send(piece.into()).is_err() {
             break;
         }
     }

@@ -1,8 +1,8 @@
 //! One file being read, and whether it stayed the same meanwhile.
 
-use std::fs::File;
+use std::{fs::File, os::unix::fs::FileExt};
 
-use proto::transfer::Version;
+use proto::{code::Code, transfer::Version};
 use rustix::fs::{Stat, fstat};
 
 use crate::service::files::{FileError, Place};
@@ -23,6 +23,20 @@ impl Source {
 
     pub(super) fn size(&self) -> u64 {
         u64::try_from(self.stat.st_size).unwrap_or(0)
+    }
+
+    /// At least one byte and at most `wanted` from `offset`, which lies before the end.
+    pub(super) fn piece(&self, offset: u64, wanted: usize) -> Result<Vec<u8>, FileError> {
+        let mut piece = vec![0; wanted];
+        loop {
+            match self.file.read_at(&mut piece, offset) {
+                Ok(0) => return Err(FileError::new(Code::SOURCE_CHANGED, "the file became shorter while it was read")),
+                Ok(read) => piece.truncate(read),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            }
+            return Ok(piece);
+        }
     }
 
     /// Whether it was written to since it was opened. That another file took its place does not matter: this one is

@@ -81,7 +81,7 @@ impl World {
     }
 
     async fn begin_read(&self, name: &str, offset: u64, length: Option<u64>) -> Result<(ReadBegin, FrameStream), Code> {
-        let spec = ReadSpec { path: file_path(&self.path(name)), offset, length };
+        let spec = ReadSpec { path: file_path(&self.path(name)), offset, length, whole: false };
         let mut stream = self.open(Operation::FileRead(spec)).await?;
         let begin: ReadBegin = stream.read_within(PATIENCE).await.unwrap();
         Ok((begin, stream))

@@ -7,11 +7,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Invalid;
 
-/// Which file: `path` or `path_base64`, one of the two.
+/// Which file, `path` or `path_base64`, and what to hash.
 #[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct FileQuery {
+pub struct DownloadQuery {
     /// Absolute path on the agent
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(example = "/etc/hosts", min_length = 1, max_length = 4096)]
@@ -19,6 +19,9 @@ pub struct FileQuery {
     /// The same as base64, for a path that is no text
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
+    /// With Range: `Landline-Blake3` counts from the beginning of the file, for a caller that has what lies before
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// Which file, and what is to be in it.

@@ -1,0 +1,132 @@
+//! A local folder that files arrive in. Nothing leaves it: what an agent names is opened beneath it, whatever links lie
+//! there. A file arrives beside its place and takes it when it is whole.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{File, FileTimes, TryLockError},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, OpenOptions, OpenOptionsExt},
+};
+
+const PREFIX: &str = ".landline-";
+const SUFFIX: &str = ".part";
+/// Files at least this large are looked for leftovers of earlier states.
+const LARGE: u64 = 1 << 20;
+
+/// An open folder.
+#[derive(Debug)]
+pub(super) struct Folder(Dir);
+
+/// A file that arrives. Dropping it keeps what is there for another attempt.
+#[derive(Debug)]
+pub(super) struct Part<'a> {
+    folder: &'a Folder,
+    temp: OsString,
+    pub(super) file: File,
+}
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Dir::open_ambient_dir(path, ambient_authority()).map(Self)
+    }
+
+    /// Finds what an earlier attempt left of a file in one state, or begins it. `key` is of the file, `state` of what is
+    /// in it now.
+    pub(super) fn part(&self, key: &str, state: &str, size: u64) -> io::Result<Part<'_>> {
+        let (key, state) = (short(key), short(state));
+        let temp = OsString::from(format!("{PREFIX}{key}{state}{SUFFIX}"));
+        if size >= LARGE {
+            self.sweep(&format!("{PREFIX}{key}"), &temp);
+        }
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        let file = self.0.open_with(&temp, &options)?.into_std();
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "another copy of the same file is under way"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.nlink() != 1 {
+            return Err(io::Error::other(format!("{} is in the way and none of ours", temp.display())));
+        }
+        if meta.len() > size {
+            file.set_len(0)?;
+        }
+        Ok(Part { folder: self, temp, file })
+    }
+
+    /// Parts of the same file in other states: nobody will go on with them.
+    fn sweep(&self, prefix: &str, own: &OsStr) {
+        let Ok(entries) = self.0.entries() else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let stale =
+                name != own && name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(SUFFIX));
+            if stale && self.0.open(&name).is_ok_and(|file| file.into_std().try_lock().is_ok()) {
+                let _ = self.0.remove_file(&name);
+            }
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Bytes that are there.
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Feeds what is there into a hash, and leaves the position behind it.
+    pub(super) fn hash(&mut self, hasher: &mut blake3::Hasher) -> io::Result<()> {
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match self.file.read(&mut buffer)? {
+                0 => return Ok(()),
+                read => _ = hasher.update(&buffer[..read]),
+            }
+        }
+    }
+
+    /// Puts the file in its place; on the disk when this returns.
+    pub(super) fn finish(self, name: &OsStr, mode: Option<u32>, modified_ns: Option<i64>) -> io::Result<()> {
+        if let Some(mode) = mode {
+            self.file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))?;
+        }
+        if let Some(time) = modified_ns.and_then(time) {
+            self.file.set_times(FileTimes::new().set_modified(time))?;
+        }
+        self.file.sync_all()?;
+        self.folder.0.rename(&self.temp, &self.folder.0, name)?;
+        // Makes the name last; a file system that cannot does not take the file back.
+        let _ = self.folder.0.open(".").and_then(|folder| folder.into_std().sync_all());
+        Ok(())
+    }
+
+    /// Gives up what is there.
+    pub(super) fn discard(self) {
+        let _ = self.folder.0.remove_file(&self.temp);
+    }
+}
+
+fn short(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+}
+
+fn time(ns: i64) -> Option<SystemTime> {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    if ns >= 0 { SystemTime::UNIX_EPOCH.checked_add(distance) } else { SystemTime::UNIX_EPOCH.checked_sub(distance) }
+}
