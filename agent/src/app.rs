@@ -23,6 +23,7 @@ use crate::{
     service::{
         command::Commands,
         exec::{Execs, Patience},
+        files::Files,
         leftovers,
         once::Once,
         shell::{self, Shells},
@@ -60,8 +61,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     sampler.sample().await;
     let execs = Execs::new(policy.clone(), once.clone(), Patience::default(), shutdown.clone());
     let shells = Shells::new(policy.clone(), once.clone(), shell::Patience::default(), shutdown.clone());
+    let files = Files::new(&policy, once.clone());
     let commands = Commands::new(policy.clone(), once, sampler.clone(), config.actions_dir.clone());
-    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone(), shells.clone()));
+    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone(), shells.clone(), files));
     let (sender, receiver) = watch::channel(first_status(&member, &policy));
     let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver)));
 

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use crate::{
     freshness::Freshness,
     policy::Policy,
-    service::{answer, command::Commands, exec::Execs, forward, shell::Shells, transfer::Transfers},
+    service::{answer, command::Commands, exec::Execs, files::Files, forward, shell::Shells, transfer::Transfers},
 };
 
 /// Everything a stream may need. One per process: lines come and go beneath it.
@@ -40,6 +40,7 @@ pub struct Dispatch {
     pub commands: Commands,
     pub execs: Execs,
     pub shells: Shells,
+    files: Files,
     transfers: Transfers,
     credit_pool: Arc<CreditPool>,
     panics: AtomicU64,
@@ -55,6 +56,7 @@ impl Dispatch {
         commands: Commands,
         execs: Execs,
         shells: Shells,
+        files: Files,
     ) -> Self {
         let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
         let transfers = Transfers::new(&policy);
@@ -65,6 +67,7 @@ impl Dispatch {
             execs,
             shells,
             transfers,
+            files,
             credit_pool,
             panics: AtomicU64::new(0),
             #[cfg(test)]
@@ -157,7 +160,8 @@ impl Dispatch {
             }
             Operation::FileRead(spec) => self.transfers.read(spec, stream).await,
             Operation::FileWrite(spec) => self.transfers.write(spec, stream).await,
-            Operation::ExecAttach(_) | Operation::File(_) => {
+            Operation::File(request) => self.files.serve(id, taken_ms, request, stream).await,
+            Operation::ExecAttach(_) => {
                 answer::refuse(stream, Code::UNKNOWN_OPERATION, "this build of the agent does not do that").await;
             }
         }

@@ -36,6 +36,7 @@ use crate::{
     service::{
         command::Commands,
         exec::{Execs, Patience},
+        files::Files,
         once::Once,
         shell::{self, Shells},
         stats::Sampler,
@@ -243,8 +244,9 @@ fn dispatch(folder: &Path, policy: &str, patience: Patience, shutdown: &Cancella
     let execs = Execs::new(policy.clone(), once.clone(), patience, shutdown.clone());
     let patience = shell::Patience { unattached: patience.unread, grace: patience.grace, ..shell::Patience::default() };
     let shells = Shells::new(policy.clone(), once.clone(), patience, shutdown.clone());
+    let files = Files::new(&policy, once.clone());
     let commands = Commands::new(policy.clone(), once, Sampler::default(), folder.join("actions.d"));
-    Dispatch::new(policy, Arc::new(Freshness::new(recovered.taken)), commands, execs, shells)
+    Dispatch::new(policy, Arc::new(Freshness::new(recovered.taken)), commands, execs, shells, files)
 }
 
 /// Waits until `done`; fails the test naming `what` after a while.

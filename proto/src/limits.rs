@@ -33,6 +33,12 @@ pub const SHELL_INPUT_WINDOW: u64 = 256 * 1024;
 pub const SHELL_HELD_FOR: Duration = Duration::from_secs(5);
 /// Longest path of a file, bytes: Linux's PATH_MAX.
 pub const PATH_MAX: usize = 4096;
+/// Most entries or lines in one frame of an operation on files: with names of `PATH_MAX` they are sent earlier.
+pub const FILE_ITEMS_MAX: usize = 256;
+/// Most entries of one page of a folder, and most results of a search.
+pub const FILE_LIST_MAX: u32 = 10_000;
+/// Most sources of one archive.
+pub const FILE_SOURCES_MAX: usize = 256;
 /// Largest JSON payload of a command, and largest reply, bytes. With the rest of its message it fits one frame.
 pub const COMMAND_JSON_MAX: usize = 60 * 1024;
 /// Most disks and network interfaces told in one heartbeat.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::code::Code;
+use proto::{code::Code, id::RequestId};
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Uid, openat, statat, unlinkat},
     io::Errno,
@@ -23,6 +23,12 @@ pub const MODE_BITS: u32 = 0o777;
 pub const TEMP_PREFIX: &str = ".landline-";
 pub const TEMP_SUFFIX: &str = ".part";
 
+/// Whether a name is that of an unfinished file.
+pub fn is_temp(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(TEMP_PREFIX.as_bytes()) && name.ends_with(TEMP_SUFFIX.as_bytes())
+}
+
 /// Something, or nothing yet, by its name in an open folder.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -31,7 +37,16 @@ pub struct Place {
     name: Option<OsString>,
     path: PathBuf,
     access: Access,
-    root_beneath: bool,
+    beneath: Beneath,
+}
+
+/// Which of the policy's folders a place is or holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Beneath {
+    /// It is one of them, or holds one.
+    pub(super) root: bool,
+    /// It holds one that may only be read.
+    pub(super) read_only: bool,
 }
 
 /// A file that is being written beside its place. Dropping it removes it.
@@ -49,9 +64,9 @@ impl Place {
         name: Option<OsString>,
         path: PathBuf,
         access: Access,
-        root_beneath: bool,
+        beneath: Beneath,
     ) -> Self {
-        Self { dir, name, path, access, root_beneath }
+        Self { dir, name, path, access, beneath }
     }
 
     /// Without links, as it was when it was located. For people and for comparing; never to be opened.
@@ -76,11 +91,32 @@ impl Place {
 
     /// Refuses what must not be moved or removed: a root, and a folder that holds one.
     pub fn movable(&self) -> Result<(), FileError> {
-        if self.root_beneath {
+        if self.beneath.root {
             let text = "it is, or holds, one of the folders that the owner's policy names";
             return Err(FileError::new(Code::READ_ONLY, text));
         }
         Ok(())
+    }
+
+    /// Refuses to fill a folder that holds another one which may only be read.
+    pub fn fillable(&self) -> Result<(), FileError> {
+        if self.beneath.read_only {
+            let text = "it holds a folder that the owner's policy lets only be read";
+            return Err(FileError::new(Code::READ_ONLY, text));
+        }
+        Ok(())
+    }
+
+    /// Whether it is one of the policy's folders itself.
+    pub fn is_root(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// Something in a folder below this place.
+    pub fn below(&self, dir: &OwnedFd, name: &OsStr) -> Result<Self, FileError> {
+        let path = self.path.join(name);
+        let dir = Arc::new(dir.try_clone()?);
+        Ok(Self { dir, name: Some(name.to_owned()), path, access: self.access, beneath: Beneath::default() })
     }
 
     /// What is there; of a link, the link.
@@ -126,6 +162,11 @@ impl Place {
             return Err(FileError::new(Code::NO_ACCESS, "the unfinished file there is not the agent's own"));
         }
         Ok(Temp { file, place: self.clone(), name, kept: false })
+    }
+
+    /// Begins a new file that shall take this place and that nobody goes on with.
+    pub fn create_fresh(&self) -> Result<Temp, FileError> {
+        self.create_temp(&RequestId::random().0.simple().to_string())
     }
 
     fn temp_name(&self, hex: &str) -> Result<OsString, FileError> {

@@ -23,7 +23,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{error::FileError, place::Place};
+use super::{
+    error::FileError,
+    place::{Beneath, Place},
+};
 use crate::policy::FileRules;
 
 /// Links on one path, as the system itself has it.
@@ -221,8 +224,12 @@ impl Walk<'_> {
         // Of equals the last wins: read-only.
         let deepest = holding.max_by_key(|root| root.real.components().count());
         let access = deepest.map_or(Access::Read, |root| root.access);
-        let root_beneath = self.roots.iter().any(|root| root.real.starts_with(&path));
-        Place::new(Arc::new(here.dir), name, path, access, root_beneath)
+        let mut beneath = Beneath::default();
+        for root in self.roots.iter().filter(|root| root.real.starts_with(&path)) {
+            beneath.root = true;
+            beneath.read_only |= root.access == Access::Read && root.real != path;
+        }
+        Place::new(Arc::new(here.dir), name, path, access, beneath)
     }
 }
 
