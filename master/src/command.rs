@@ -103,6 +103,13 @@ impl Commands {
         result
     }
 
+    /// Takes the id of a call that is answered elsewhere: fresh, and not seen before.
+    pub fn take(&self, actor: &str, agent: &AgentId, id: &str, timestamp_ms: i64) -> Result<RequestId, CallError> {
+        let request_id = request_id(actor, agent, id);
+        self.lock_guard().take(self.fleet.now_ms(), request_id, timestamp_ms)?;
+        Ok(request_id)
+    }
+
     async fn try_call(&self, actor: &str, agent: &AgentId, call: Call) -> Result<Answer, CallError> {
         let payload = check(&call)?;
         let request_id = request_id(actor, agent, &call.id);

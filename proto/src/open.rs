@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn the_head_of_every_operation_can_be_read_and_their_number_is_right() {
         let path = crate::file::FilePath(b"/a".to_vec());
-        let last = WriteSpec { path, offset: 0, size: 0, blake3: None, mode: None, modified_ns: None, ask: false };
+        let last =
+            WriteSpec { path, offset: 0, size: 0, blake3: None, key: None, mode: None, modified_ns: None, ask: false };
         let open = Open {
             request_id: RequestId::random(),
             issued_at_ms: -5,

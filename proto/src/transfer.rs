@@ -59,6 +59,8 @@ pub struct WriteSpec {
     /// BLAKE3 of the whole file: what was delivered before is found by it, and nothing else takes the file's place.
     /// `None` where the caller does not know it: then only the size is held to, and nothing can be gone on with.
     pub blake3: Option<[u8; 32]>,
+    /// What names a content whose hash is not known, so that it can be delivered in pieces all the same.
+    pub key: Option<[u8; 32]>,
     /// Permission bits; `None` keeps those of the file that is replaced, else 0644.
     pub mode: Option<u32>,
     /// Nanoseconds since 1970; `None` is the time of writing.

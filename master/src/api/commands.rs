@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     dto::command::{CommandCall, CommandReply, CommandStatus},
     extract::{Id, Json, NoQuery, Query},
+    files::{Work, perform},
     gate::Caller,
     problem::{Kind, Problem},
     state::Api,
@@ -23,6 +24,8 @@ use crate::{
 const MILLISECONDS_FROM: i64 = 1_000_000_000_000;
 /// The one call of the original panel that names no service.
 const GET_STATS: &str = "GET_STATS";
+/// The one whose action is an operation on files.
+const FILE_ACTION: &str = "FILE_ACTION";
 const STATS: (&str, &str) = ("system", "getUsage");
 /// A command's payload may fill its frame; the call adds its own fields.
 const BODY: usize = 96 * 1024;
@@ -43,6 +46,9 @@ pub(super) async fn call(
 ) -> Result<Reply<CommandReply>, Problem> {
     api.agent(&caller, Action::CommandRun, &id).await?;
     let request_id = body.id.clone();
+    if body.kind == FILE_ACTION {
+        return file_action(&api, &caller, &id, body).await.map(Reply);
+    }
     let call = checked(body)?;
     let answer = api.commands.call(&caller.actor().to_string(), &id, call).await?;
     Ok(Reply(match answer {
@@ -59,11 +65,79 @@ pub(super) async fn call(
     }))
 }
 
-fn checked(body: CommandCall) -> Result<Call, Problem> {
+/// The original panel's words for operations on files, and ours.
+const FILE_ACTIONS: [(&str, &str); 5] = [
+    ("ls", "list"),
+    ("delete", "remove"),
+    ("file_type", "type"),
+    ("download_chunked", "read"),
+    ("upload_chunk", "upload_chunk"),
+];
+
+/// An operation on files in the shape of a command: a failure at the agent is an answer.
+async fn file_action(api: &Api, caller: &Caller, id: &AgentId, body: CommandCall) -> Result<CommandReply, Problem> {
+    check_id(&body.id)?;
+    let action = body.action.as_deref().unwrap_or_default();
+    let operation = FILE_ACTIONS.iter().find(|(theirs, _)| *theirs == action).map_or(action, |(_, ours)| ours);
+    let payload = body.payload.unwrap_or_else(|| serde_json::json!({}));
+    let file_call = serde_json::from_value(payload)
+        .map_err(|error| Kind::Invalid.problem(format!("the payload does not fit: {error}")))?;
+    let work = Work::of(operation, file_call)?;
+    let work = work
+        .ok_or_else(|| Kind::Invalid.problem(format!("{action:?} is no action on files; see docs/tasks/files.md")))?;
+    let timestamp = timestamp_ms(body.timestamp);
+    let request = api.commands.take(&caller.actor().to_string(), id, &body.id, timestamp)?;
+    let result = perform(api, caller, id, request, work).await;
+    let (request_id, status) = (body.id, CommandStatus::Success);
+    match result {
+        Ok(answer) => {
+            let data = serde_json::to_value(answer).unwrap_or_default();
+            Ok(CommandReply { request_id, status, data, error: None, code: None })
+        }
+        // What the agent said is an answer, what kept it from being asked is not.
+        Err(problem) if is_of_the_agent(&problem) => Ok(CommandReply {
+            request_id,
+            status: CommandStatus::Error,
+            data: problem.offset.map_or(Value::Null, |offset| serde_json::json!({ "offset": offset })),
+            error: Some(problem.detail),
+            code: Some(problem.code),
+        }),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn is_of_the_agent(problem: &Problem) -> bool {
+    let kinds = [
+        Kind::FileNotFound,
+        Kind::OutsideRoots,
+        Kind::ReadOnly,
+        Kind::NoAccess,
+        Kind::FileExists,
+        Kind::NotAFile,
+        Kind::NotAFolder,
+        Kind::NotEmpty,
+        Kind::SourceChanged,
+        Kind::BadOffset,
+        Kind::WrongHash,
+        Kind::BadArchive,
+        Kind::IoFailed,
+        Kind::NoSpace,
+        Kind::AgentRefused,
+        Kind::AgentFailed,
+    ];
+    kinds.iter().any(|kind| kind.code() == problem.code)
+}
+
+fn check_id(id: &str) -> Result<(), Problem> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
-    if body.id.is_empty() || body.id.len() > 128 || !body.id.bytes().all(plain) {
+    if id.is_empty() || id.len() > 128 || !id.bytes().all(plain) {
         return Err(Kind::Invalid.problem("id is 1 to 128 of A-Z a-z 0-9 . _ : -"));
     }
+    Ok(())
+}
+
+fn checked(body: CommandCall) -> Result<Call, Problem> {
+    check_id(&body.id)?;
     let kind = body.kind.as_str();
     if !proto::command::is_name(kind) {
         return Err(Kind::Invalid.problem("type is 1 to 64 of A-Z a-z 0-9 _ -"));

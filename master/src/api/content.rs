@@ -196,7 +196,7 @@ fn write_spec(query: UploadQuery, length: Option<u64>) -> Result<WriteSpec, Prob
         }
     };
     let path = file_path(query.path, query.path_base64)?;
-    Ok(WriteSpec { path, offset, size, blake3, mode, modified_ns: query.modified_ns, ask: false })
+    Ok(WriteSpec { path, offset, size, blake3, key: None, mode, modified_ns: query.modified_ns, ask: false })
 }
 
 fn answer(stored: Stored, offset: u64, size: u64) -> Response {

@@ -149,7 +149,10 @@ impl From<TransferError> for Problem {
             TransferError::Lost(_) => Kind::AgentOffline.problem(error.to_string()),
             TransferError::Stalled(_) => Kind::Timeout.problem(error.to_string()),
             TransferError::Cut => Kind::BadRequest.problem(error.to_string()),
-            TransferError::Unknown(_) => Kind::AgentTimeout.problem(error.to_string()),
+            TransferError::Unknown(_) | TransferError::OutcomeUnknown(_) => {
+                Kind::AgentTimeout.problem(error.to_string())
+            }
+            TransferError::TooLarge => Kind::TooLarge.problem(error.to_string()),
         }
     }
 }

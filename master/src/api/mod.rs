@@ -10,6 +10,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod failure;
+mod files;
 mod gate;
 pub mod guard;
 mod health;
@@ -99,6 +100,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(shells::attach))
         .routes(routes!(content::download, content::upload))
         .routes(routes!(content::held))
+        .routes(routes!(files::tree))
+        .routes(routes!(files::operate))
         .routes(routes!(events::follow))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke));

@@ -83,6 +83,8 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/agents/{id}/connect", Action::Connect, Repeat::Harmless),
     route("GET", CONTENT, Action::FilesRead, Repeat::Harmless),
     route("PUT", CONTENT, Action::FilesWrite, Repeat::Harmless),
+    route("POST", "/api/v1/agents/{id}/files/{operation}", Action::FilesRead, Repeat::Answered),
+    route("GET", "/api/v1/agents/{id}/files/tree", Action::FilesRead, Repeat::Harmless),
     route("GET", "/api/v1/agents/{id}/files/upload", Action::FilesWrite, Repeat::Harmless),
     route("GET", "/api/v1/events", Action::EventsRead, Repeat::Harmless),
     route("GET", TOKENS, Action::TokensList, Repeat::Harmless),

@@ -12,9 +12,11 @@ mod command;
 mod connect;
 mod cp;
 mod demo;
+mod end;
 mod events;
 mod exec;
 mod forward;
+mod fs;
 pub(crate) mod output;
 mod replay;
 mod serve;
@@ -73,6 +75,8 @@ enum Command {
     Exec(exec::Exec),
     /// Copy files to and from an agent
     Cp(cp::Copy),
+    /// Look at, move, remove and archive files on an agent
+    Fs(fs::Fs),
     /// Open a terminal on an agent
     Shell(shell::Shell),
     /// List and end shell sessions, download recordings
@@ -141,6 +145,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(check) => Ok(check.run()),
         Command::Agents(agents) => block_on(agents.run(context()?)),
         Command::Exec(exec) => block_on(exec.run(context()?)),
+        Command::Fs(fs) => block_on(fs.run(context()?)),
         Command::Cp(copy) => block_on(copy.run(context()?)),
         Command::Shell(shell) => block_on(shell.run(context()?)),
         Command::Shells(shells) => block_on(shells.run(context()?)),

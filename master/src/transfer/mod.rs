@@ -2,6 +2,7 @@
 //! holds back the agent, an agent that does not write holds back the caller. Starts and ends are on record.
 
 mod download;
+mod operation;
 mod upload;
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     download::Download,
+    operation::Operating,
     upload::{Stored, Upload},
 };
 use crate::{
@@ -46,6 +48,10 @@ pub enum TransferError {
     Cut,
     #[error("the agent did not say within {0:?} what became of the file")]
     Unknown(Duration),
+    #[error("the line was lost ({0}) while the agent worked on it: look before you repeat it")]
+    OutcomeUnknown(Code),
+    #[error("the request is larger than one message may be: name fewer sources")]
+    TooLarge,
 }
 
 /// Carries files.
@@ -162,7 +168,8 @@ impl TransferError {
             Self::Failed { code, .. } | Self::Lost(code) => *code,
             Self::Stalled(_) => Code::TOO_SLOW,
             Self::Cut => Code::ABANDONED,
-            Self::Unknown(_) => Code::OUTCOME_UNKNOWN,
+            Self::Unknown(_) | Self::OutcomeUnknown(_) => Code::OUTCOME_UNKNOWN,
+            Self::TooLarge => Code::TOO_LARGE,
         }
     }
 }

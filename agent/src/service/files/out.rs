@@ -1,6 +1,9 @@
 //! What an operation has to say, from its thread to the stream: batched, bounded, and closed when nobody listens.
 
-use std::sync::Mutex;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use proto::{
     code::Code,
@@ -14,6 +17,9 @@ use super::{FileError, last_word};
 /// Bytes of names and lines in one frame: with one more of the longest it is still a frame.
 const BATCH: usize = 32 * 1024;
 
+/// The longest that an operation at work says nothing.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
 /// The way out of a thread.
 #[derive(Debug)]
 pub(super) struct Out {
@@ -21,11 +27,18 @@ pub(super) struct Out {
     waiting: Mutex<Waiting>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
     entries: Vec<Entry>,
     lines: Vec<GrepLine>,
     bytes: usize,
+    heard: Instant,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { entries: Vec::new(), lines: Vec::new(), bytes: 0, heard: Instant::now() }
+    }
 }
 
 impl Out {
@@ -34,9 +47,18 @@ impl Out {
         (Self { frames, waiting: Mutex::default() }, receiver)
     }
 
-    /// `Err` once nobody waits for the result: the operation ends.
+    /// Asked at every step. `Err` once nobody waits for the result: the operation ends.
     pub(super) fn go_on(&self) -> Result<(), FileError> {
-        if self.frames.is_closed() { Err(nobody()) } else { Ok(()) }
+        if self.frames.is_closed() {
+            return Err(nobody());
+        }
+        let mut waiting = self.lock();
+        if waiting.heard.elapsed() > SIGN_OF_LIFE {
+            waiting.heard = Instant::now();
+            // A full queue is a sign of life itself.
+            let _ = self.frames.try_send(FromFile::Entries(Vec::new()));
+        }
+        Ok(())
     }
 
     pub(super) fn say(&self, frame: FromFile) -> Result<(), FileError> {

@@ -41,9 +41,9 @@ pub(super) struct Part {
 /// What is in a file's name beside its target: which target and which content, so that another content never continues it.
 /// A content that nobody can name gets a name that nobody finds again.
 fn hex_of(target: &OsStr, spec: &WriteSpec) -> String {
-    let Some(hash) = &spec.blake3 else { return RequestId::random().0.simple().to_string() };
+    let Some(name) = spec.blake3.or(spec.key) else { return RequestId::random().0.simple().to_string() };
     let target = blake3::hash(target.as_bytes());
-    let content = blake3::Hasher::new().update(&spec.size.to_be_bytes()).update(hash).finalize();
+    let content = blake3::Hasher::new().update(&spec.size.to_be_bytes()).update(&name).finalize();
     hex::encode(&target.as_bytes()[..6]) + &hex::encode(&content.as_bytes()[..16])
 }
 
@@ -111,7 +111,12 @@ impl Part {
 
     /// How much another attempt will find.
     pub(super) fn kept(&self) -> u64 {
-        if self.spec.blake3.is_some() { self.held } else { 0 }
+        if self.named() { self.held } else { 0 }
+    }
+
+    /// Whether another attempt can find it again.
+    fn named(&self) -> bool {
+        self.spec.blake3.or(self.spec.key).is_some()
     }
 
     pub(super) fn complete(&self) -> bool {
@@ -194,7 +199,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         if let Some(temp) = self.temp.take()
             && self.held > 0
-            && self.spec.blake3.is_some()
+            && self.named()
         {
             temp.keep();
         }

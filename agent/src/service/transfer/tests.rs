@@ -54,6 +54,7 @@ impl World {
             offset,
             size: content.len() as u64,
             blake3: Some(*blake3::hash(content).as_bytes()),
+            key: None,
             mode: None,
             modified_ns: None,
             ask: false,

@@ -24,6 +24,20 @@ pub struct DownloadQuery {
     pub whole: bool,
 }
 
+/// Which folder: `path` or `path_base64`, one of the two.
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TreeQuery {
+    /// Absolute path on the agent
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(example = "/srv/www", min_length = 1, max_length = 4096)]
+    pub path: Option<String>,
+    /// The same as base64, for a path that is no text
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_base64: Option<String>,
+}
+
 /// Which file, and what is to be in it.
 #[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

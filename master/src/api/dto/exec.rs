@@ -58,7 +58,7 @@ pub enum ExecLine {
 }
 
 /// Output: text where the bytes are UTF-8, else base64.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Piece {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,

@@ -11,6 +11,7 @@ pub mod command;
 pub mod content;
 pub mod event;
 pub mod exec;
+pub mod file;
 pub mod shell;
 pub mod token;
 pub mod tunnel;

@@ -10,14 +10,16 @@ use reqwest::{
 };
 
 use super::{
-    end::Remote,
     folder::{Folder, Part},
     patience::Patience,
     progress::{Meter, Progress},
 };
 use crate::{
     api::content::{BLAKE3, MODE, MODIFIED, SIZE},
-    cli::client::{CallError, Client, segment},
+    cli::{
+        client::{CallError, Client, segment},
+        end::Remote,
+    },
 };
 
 /// A file that is another one at each look is never had whole.

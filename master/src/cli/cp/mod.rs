@@ -2,7 +2,6 @@
 //! repeated; a line or a master that goes away is waited for.
 
 mod download;
-mod end;
 mod folder;
 mod patience;
 mod progress;
@@ -20,14 +19,11 @@ use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
-use self::{
-    end::{End, Remote},
-    folder::Folder,
-    progress::Progress,
-};
+use self::{folder::Folder, progress::Progress};
 use super::{
     Context, UsageError,
     client::{CallError, Client},
+    end::{End, Remote},
     output::{self, Format},
     stop::StopSignal,
 };

@@ -13,10 +13,13 @@ use reqwest::{Body, Method, header};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::{end::Remote, patience::Patience, progress::Meter};
+use super::{patience::Patience, progress::Meter};
 use crate::{
     api::dto::content::{Held, UploadQuery, Uploaded},
-    cli::client::{CallError, Client, segment},
+    cli::{
+        client::{CallError, Client, segment},
+        end::Remote,
+    },
 };
 
 /// Up to here a file is sent from memory, and nobody asks what is there.

@@ -1,4 +1,4 @@
-//! The two ends of a copy, as they are typed.
+//! Places as they are typed: on an agent, or on this machine.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -8,7 +8,7 @@ use std::{
 
 use proto::id::AgentId;
 
-use super::super::UsageError;
+use super::{UsageError, output::plain};
 
 /// Where something is or shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn path_query(path: &[u8]) -> (&'static str, String) {
 
 impl std::fmt::Display for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.agent, super::super::output::plain(&lossy(&self.path)))
+        write!(f, "{}:{}", self.agent, plain(&lossy(&self.path)))
     }
 }
 
