@@ -322,3 +322,72 @@ async fn an_upload_comes_through_whoever_is_killed() {
 async fn a_download_comes_through_whoever_is_killed() {
     copy_among_kills(false, 12).await;
 }
+
+/// A folder with folders, links and small files of many sizes; their hash by name.
+fn plant(top: &Path, files: usize) {
+    for number in 0..files {
+        let folder = top.join(format!("d{}/e{}", number % 10, number % 100));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("f{number}")), content(number % 4000, 6)).unwrap();
+    }
+    std::fs::create_dir(top.join("empty")).unwrap();
+    std::os::unix::fs::symlink("d0/e0/f0", top.join("link")).unwrap();
+    std::fs::write(top.join("new\nline"), "odd").unwrap();
+}
+
+/// Everything below a folder: names, kinds, bytes, modes, times.
+fn snapshot(top: &Path) -> std::collections::BTreeMap<std::path::PathBuf, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut all = std::collections::BTreeMap::new();
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let said = if meta.is_dir() {
+                folders.push(path.clone());
+                "folder".to_owned()
+            } else if meta.is_symlink() {
+                format!("link {}", std::fs::read_link(&path).unwrap().display())
+            } else {
+                let hash = blake3::hash(&std::fs::read(&path).unwrap());
+                format!("{hash} {:o} {}.{}", meta.mode() & 0o777, meta.mtime(), meta.mtime_nsec())
+            };
+            all.insert(path.strip_prefix(top).unwrap().to_owned(), said);
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_goes_both_ways_and_only_what_differs_goes_again() {
+    let world = world().await;
+    let files = if std::env::var_os("LANDLINE_SOAK").is_some() { 20_000 } else { 400 };
+    let desk = tempfile::tempdir().unwrap();
+    let source = desk.path().join("tree");
+    std::fs::create_dir(&source).unwrap();
+    plant(&source, files);
+    let here = |name: &str| desk.path().join(name).display().to_string();
+    let there = |name: &str| format!("store:{}", world.path(name).display());
+
+    let (code, _, err) = copied(&world.master, &[&here("tree"), &there("up")]).await;
+    assert!(code == 64 && err.contains("-r"), "{err}");
+    let (code, _, err) = copied(&world.master, &["-r", &here("tree"), &there("up")]).await;
+    assert_eq!(code, 0, "{err}");
+    eprintln!("up: {err}");
+    assert_eq!(snapshot(&source), snapshot(&world.path("up")));
+    let (code, _, err) = copied(&world.master, &["-r", &there("up"), &here("down")]).await;
+    assert_eq!(code, 0, "{err}");
+    eprintln!("down: {err}");
+    assert_eq!(snapshot(&source), snapshot(&desk.path().join("down")));
+
+    // Again: into the folder that is there now, only what differs.
+    std::fs::write(source.join("d1/e1/f1"), "changed").unwrap();
+    std::fs::create_dir(world.path("into")).unwrap();
+    std::fs::rename(world.path("up"), world.path("into/tree")).unwrap();
+    let (code, out, err) = copied(&world.master, &["-r", "-o", "json", &here("tree"), &there("into")]).await;
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &summary["files"], &summary["same"]), (0, &1.into(), &files.into()), "{out}{err}");
+    assert_eq!(snapshot(&source), snapshot(&world.path("into/tree")));
+    assert!(world.parts().is_empty());
+}

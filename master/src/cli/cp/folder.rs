@@ -5,14 +5,14 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{File, FileTimes, TryLockError},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use cap_std::{
     ambient_authority,
-    fs::{Dir, OpenOptions, OpenOptionsExt},
+    fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt},
 };
 
 const PREFIX: &str = ".landline-";
@@ -68,6 +68,38 @@ impl Folder {
             file.set_len(0)?;
         }
         Ok(Part { folder: self, temp, file })
+    }
+
+    /// A folder below it.
+    pub(super) fn below(&self, path: &Path) -> io::Result<Self> {
+        if path.as_os_str().is_empty() { self.0.try_clone().map(Self) } else { self.0.open_dir(path).map(Self) }
+    }
+
+    /// Makes a folder below it, or takes the one that is there.
+    pub(super) fn make(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir_all(path)
+    }
+
+    /// Whether this file is there, as far as size and time tell.
+    pub(super) fn has(&self, path: &Path, size: u64, modified_ns: i64) -> bool {
+        self.0.symlink_metadata(path).is_ok_and(|meta| {
+            let ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
+            meta.is_file() && meta.len() == size && ns == modified_ns
+        })
+    }
+
+    /// Makes a link, in place of another one that is there. It is not followed by anything here.
+    pub(super) fn link(&self, path: &Path, target: &OsStr) -> io::Result<()> {
+        match self.0.symlink_contents(target, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !self.0.symlink_metadata(path)?.is_symlink() {
+                    return Err(error);
+                }
+                self.0.remove_file(path)?;
+                self.0.symlink_contents(target, path)
+            }
+            other => other,
+        }
     }
 
     /// Parts of the same file in other states: nobody will go on with them.
