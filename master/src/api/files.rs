@@ -46,7 +46,7 @@ const LINES: usize = 256;
 
 /// Do something with files
 ///
-/// One of: append-only list in docs/API.md. Needs `files:read`, and `files:write` too where something changes.
+/// The operations and their members stand in docs/API.md. Needs `files:read`, and `files:write` too where something changes.
 #[utoipa::path(post, path = "/agents/{id}/files/{operation}", tag = "files", operation_id = "fileOperation",
     request_body = FileCall,
     params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"),

@@ -28,6 +28,17 @@ pub enum LinkState {
     },
 }
 
+impl LinkState {
+    /// A line ended. Why it was taken down before that (suspended, removed) stays: sessions and tunnels end by it.
+    fn went_down(&mut self, code: Code) -> bool {
+        if matches!(self, Self::Down { .. }) {
+            return false;
+        }
+        *self = Self::Down { since: Instant::now(), code };
+        true
+    }
+}
+
 struct Slot {
     line: Option<Arc<Line>>,
     state: watch::Sender<LinkState>,
@@ -78,7 +89,7 @@ impl Registry {
             return false;
         }
         slot.line = None;
-        slot.state.send_replace(LinkState::Down { since: Instant::now(), code });
+        slot.state.send_if_modified(|state| state.went_down(code));
         true
     }
 
@@ -109,5 +120,18 @@ impl Registry {
     /// Forgets agents that are neither connected nor watched.
     pub(super) fn forget_unused(&self) {
         self.slots.retain(|_, slot| slot.line.is_some() || slot.state.receiver_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_its_line_does_not_hide_that_an_agent_was_suspended() {
+        let mut state = LinkState::Up { epoch: LineEpoch(1) };
+        assert!(state.went_down(Code::SUSPENDED));
+        assert!(!state.went_down(Code::LINE_LOST));
+        assert!(matches!(state, LinkState::Down { code: Code::SUSPENDED, .. }), "{state:?}");
     }
 }

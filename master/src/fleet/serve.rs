@@ -110,6 +110,8 @@ pub(super) async fn serve(
             _ = look.tick() => listen(fleet, line, &mut ears),
         };
         if let Some(code) = ended {
+            // A line that this end cut may be noticed by its control stream first.
+            let code = line.cut_code().unwrap_or(code);
             close(connection, code);
             return code;
         }
