@@ -78,6 +78,7 @@ impl Dispatch {
     /// The master sent this agent away: what belongs to the agent and not to a line ends too (SECURITY R5).
     pub fn sent_away(&self, code: Code) {
         self.shells.end_all(code);
+        self.execs.end_all(code);
     }
 
     /// Handlers that panicked since the start.
@@ -85,8 +86,8 @@ impl Dispatch {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Serves the streams of one line until it is lost. Dropping the future ends what runs on it; execs clean up on
-    /// their own.
+    /// Serves the streams of one line until it is lost. Dropping the future ends what runs on it; shells and
+    /// execs go on.
     pub async fn serve(self: Arc<Self>, connection: quinn::Connection) {
         let credit = LineCredit::new(connection.clone(), AGENT_RECEIVE_WINDOW, self.credit_pool.clone());
         let mut streams = JoinSet::new();
@@ -161,9 +162,7 @@ impl Dispatch {
             Operation::FileRead(spec) => self.transfers.read(spec, stream).await,
             Operation::FileWrite(spec) => self.transfers.write(spec, stream).await,
             Operation::File(request) => self.files.serve(id, taken_ms, request, stream).await,
-            Operation::ExecAttach(_) => {
-                answer::refuse(stream, Code::UNKNOWN_OPERATION, "this build of the agent does not do that").await;
-            }
+            Operation::ExecAttach(attach) => self.execs.attach(attach, stream).await,
         }
     }
 }

@@ -178,7 +178,8 @@ pub(crate) struct Bench {
     pub(crate) shutdown: CancellationToken,
     pub(crate) master: Master,
     dialed: Option<Dialed>,
-    _serving: AbortOnDropHandle<()>,
+    /// Serves the line for as long as the bench lives.
+    serving: AbortOnDropHandle<()>,
 }
 
 impl Bench {
@@ -197,7 +198,7 @@ impl Bench {
         let (dialed, connection) = master.pair().await;
         let serving = tokio::spawn(dispatch.clone().serve(dialed.connection.clone()));
         let serving = AbortOnDropHandle::new(serving);
-        Self { dispatch, connection, shutdown, master, dialed: Some(dialed), _serving: serving }
+        Self { dispatch, connection, shutdown, master, dialed: Some(dialed), serving }
     }
 
     pub(crate) fn journal_dir(&self) -> std::path::PathBuf {
@@ -225,6 +226,14 @@ impl Bench {
         let mut stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
         let reply = stream.read_within(PATIENCE).await;
         (reply, stream)
+    }
+
+    /// The agent is on a new line, the one before breaks without a word.
+    pub(crate) async fn another_line(&mut self) {
+        self.lose_line();
+        let (dialed, connection) = self.master.pair().await;
+        self.serving = AbortOnDropHandle::new(tokio::spawn(self.dispatch.clone().serve(dialed.connection.clone())));
+        (self.dialed, self.connection) = (Some(dialed), connection);
     }
 
     /// The line breaks without a word.

@@ -151,18 +151,21 @@ impl App {
         shells.resume().await?;
         let recordings = (shells.recordings(), config.recording.clone());
         app.tasks.spawn(background::prune_recordings(recordings, app.ended.clone()));
-        let following = shells.clone();
+        let execs = Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone(), app.closing.clone());
+        execs.resume().await?;
+        let following = (shells.clone(), execs.clone());
         let closing = app.closing.clone();
         app.tasks.spawn(async move {
             closing.cancelled().await;
-            following.finished().await;
+            following.0.finished().await;
+            following.1.finished().await;
         });
         let api = Api::new(ApiParts {
             commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
             shells: shells.clone(),
             transfers: Transfers::new(fleet.clone(), store.clone(), metrics.clone()),
             direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
-            execs: Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone()),
+            execs,
             access: Access::new(store.clone(), config.access.token),
             settings: ApiSettings {
                 hosts: config.internal.hosts.clone(),

@@ -1,4 +1,5 @@
-//! One command line on the agent: what to run, and the frames that follow `Opened`.
+//! One command line on the agent: what to run, and the frames that follow `Opened`. The run belongs to the agent: it goes on
+//! when a stream is lost, and whoever comes back names the exec and the byte of output where to go on.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,15 +33,18 @@ pub enum Program {
     Shell(String),
 }
 
-/// Where to go on with an exec that runs, or ended a while ago.
+/// Where to go on with an exec that runs, or ended a while ago. Its id is the request id of the stream that started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAttach {
     pub exec: ExecId,
-    /// Bytes of output, stdout and stderr together in the order of delivery, that the caller has.
-    pub offset: u64,
+    /// Bytes of output, stdout and stderr together in the order of delivery, that the caller has: what comes begins
+    /// there, and a stream that read before is superseded. `None` takes no output: to ask, to feed, to cancel.
+    pub offset: Option<u64>,
 }
 
-/// Master → agent.
+/// Master → agent. Input on the stream that started it begins at its first byte, on one that attached at the byte that
+/// [`Attached::stdin`] told; what the agent got from another stream meanwhile is left out. A clean end of this direction
+/// says nothing about the program's input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToExec {
     Stdin(#[serde(with = "wire::bytes")] Vec<u8>),
@@ -52,7 +56,7 @@ pub enum ToExec {
     },
 }
 
-/// Agent → master. `Started` first; `Ended` last, then the stream finishes.
+/// Agent → master. `Started` or `Attached` first; `Ended` last, then the stream finishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromExec {
     Started {
@@ -61,17 +65,35 @@ pub enum FromExec {
     Stdout(#[serde(with = "wire::bytes")] Vec<u8>),
     Stderr(#[serde(with = "wire::bytes")] Vec<u8>),
     Ended(Outcome),
-    /// First on a stream that attached: output begins at this byte.
-    Attached {
-        pid: u32,
+    /// First on a stream that attached.
+    Attached(Attached),
+    /// On a stream that fed input: the program has taken, or will never take, what lies before this byte.
+    StdinTaken {
         offset: u64,
     },
+}
+
+/// How an exec stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub pid: u32,
+    /// The first byte of output that is still kept.
+    pub kept_from: u64,
+    /// Bytes of output so far.
+    pub output: u64,
+    /// Bytes of input that arrived; the next piece goes on here.
+    pub stdin: u64,
+    /// Of these, the ones that the program has taken, or will never take.
+    pub stdin_taken: u64,
+    /// Whether more input may come: it was asked for, has not been ended, and the program still runs.
+    pub stdin_open: bool,
+    pub outcome: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     pub end: End,
-    /// True if output beyond `output_max` was dropped.
+    /// True if output is missing: what was beyond `output_max`, or what a killed program left unread in its pipe.
     pub truncated: bool,
 }
 
@@ -79,7 +101,7 @@ pub struct Outcome {
 pub enum End {
     Exited(i32),
     Signalled(i32),
-    /// Killed by the agent: `TIMED_OUT`, `CANCELLED` or `UNREAD`.
+    /// Killed by the agent: `TIMED_OUT`, `CANCELLED`, `UNREAD`, `SHUTDOWN`, or why the master lets the agent go.
     Killed(Code),
 }
 
@@ -128,7 +150,7 @@ impl Message for FromExec {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Stdout(piece) | Self::Stderr(piece) => ensure(piece.len() <= EXEC_PIECE_MAX, "piece too large"),
-            Self::Started { .. } | Self::Ended(_) | Self::Attached { .. } => Ok(()),
+            Self::Started { .. } | Self::Ended(_) | Self::Attached(_) | Self::StdinTaken { .. } => Ok(()),
         }
     }
 }

@@ -18,6 +18,9 @@ pub const TEXT_MAX: usize = 1024;
 pub const EXEC_ITEMS_MAX: usize = 1024;
 /// Largest piece of exec input or output in one frame, bytes.
 pub const EXEC_PIECE_MAX: usize = 32 * 1024;
+/// Input of an exec that may be sent ahead of what its program has taken, bytes: what the agent holds for a program that
+/// does not read. More is an error, so that what comes behind it (an acknowledgement, a cancel) is always seen.
+pub const EXEC_STDIN_WINDOW: u64 = 1 << 20;
 /// Longest `TERM` of a terminal, bytes.
 pub const TERM_MAX: usize = 64;
 /// Most columns or rows of a terminal.

@@ -115,7 +115,7 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
 
 /// What belongs to the agent outlives its lines, but not its place at the master (SECURITY R5).
 pub(super) fn sent_away(context: &Context, ended: &Ended) {
-    if [Code::SUSPENDED, Code::REMOVED].contains(&ended.code) {
+    if [Code::SUSPENDED, Code::REMOVED, Code::UNKNOWN_IDENTITY].contains(&ended.code) {
         context.dispatch.sent_away(ended.code);
     }
 }

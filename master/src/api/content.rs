@@ -215,7 +215,7 @@ fn answer(stored: Stored, offset: u64, size: u64) -> Response {
 }
 
 /// A connection that is closed with bytes unread takes the answer with it.
-async fn linger(mut body: BodyDataStream) {
+pub(super) async fn linger(mut body: BodyDataStream) {
     let rest = async { while let Some(Ok(_)) = body.next().await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }

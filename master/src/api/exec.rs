@@ -1,17 +1,18 @@
-//! `/agents/{id}/exec` and `/execs/{id}`: one command line, its output as NDJSON while it comes. A caller that leaves
-//! ends the run; one whose token is revoked is cut off within seconds (SECURITY R15).
+//! `/agents/{id}/exec`: one command line, its output as NDJSON while it comes. A caller that leaves lets it run; one whose
+//! token is revoked is cut off within seconds (SECURITY R15).
 
-use std::convert::Infallible;
+use std::{convert::Infallible, pin::pin};
 
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use base64::Engine;
 use futures_util::stream;
 use proto::{
+    code::Code,
     exec::{End, ExecSpec, Program},
     id::{AgentId, ExecId},
     limits::EXEC_ITEMS_MAX,
@@ -19,15 +20,18 @@ use proto::{
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::{
-    dto::exec::{ExecCall, ExecLine, Exit, Piece},
-    extract::{Id, Json, NoQuery, Query, not_found},
+    dto::{
+        exec::{ExecCall, ExecLine, Exit, Piece},
+        shell::LineState,
+    },
+    extract::{Id, Json, NoQuery, Query},
     gate::Caller,
     problem::{Kind, Problem},
     state::{Api, RECHECK},
 };
 use crate::{
     access::Action,
-    session::exec::{ExecEvent, ExecRun},
+    session::exec::{ExecEvent, ExecRun, Stdin},
 };
 
 /// Input comes with the call.
@@ -52,7 +56,12 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     api.agent(&caller, Action::ExecRun, &id).await?;
     let (spec, stdin) = spec(call)?;
-    let run = api.execs.start(&caller.actor().to_string(), &id, spec, stdin).await?;
+    let run = api.execs.start(caller.did("exec.start").agent(&id), &id, spec, stdin).await?;
+    Ok(followed(api, caller, run))
+}
+
+/// The events of a run as NDJSON, to its end or the caller's.
+pub(super) fn followed(api: Api, caller: Caller, run: ExecRun) -> Response {
     let mut again = interval_at(Instant::now() + RECHECK, RECHECK);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let following = Following { api, caller, run, again };
@@ -63,25 +72,10 @@ pub(super) async fn start(
     });
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    Ok(response)
+    response
 }
 
-/// Cancel an exec: its whole process group is killed
-#[utoipa::path(delete, path = "/execs/{id}", tag = "agents", operation_id = "cancelExec",
-    params(("id" = uuid::Uuid, Path, description = "As told by the line `started`")),
-    responses((status = 204, description = "The agent was asked to kill it; its stream tells how it ended")))]
-pub(super) async fn cancel(
-    State(api): State<Api>,
-    caller: Caller,
-    Id(id): Id<ExecId>,
-    _: Query<NoQuery>,
-) -> Result<StatusCode, Problem> {
-    let agent = api.execs.agent_of(id).ok_or_else(not_found)?;
-    api.allow(&caller, Action::ExecCancel, &agent).await?;
-    if api.execs.cancel(id) { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
-}
-
-/// One run while somebody reads it. Dropping it makes the agent kill the program.
+/// One run while somebody reads it. Dropping it lets the program run.
 struct Following {
     api: Api,
     caller: Caller,
@@ -92,6 +86,8 @@ struct Following {
 impl Following {
     /// The next line, and whether it is the last.
     async fn next(&mut self) -> Option<(ExecLine, bool)> {
+        let id = self.run.id;
+        let mut next = pin!(self.run.next());
         loop {
             tokio::select! {
                 biased;
@@ -100,7 +96,7 @@ impl Following {
                         return Some((ExecLine::Error { code: problem.code, message: problem.detail }, true));
                     }
                 }
-                event = self.run.next() => return event.map(|event| line(self.run.id, event)),
+                event = &mut next => return event.map(|event| line(id, event)),
             }
         }
     }
@@ -120,10 +116,29 @@ fn line(exec_id: ExecId, event: ExecEvent) -> (ExecLine, bool) {
             }
             (ExecLine::Exit(exit), true)
         }
-        ExecEvent::Lost(code) => {
-            let message = format!("the line was lost ({code}): whether and how the program ended is not known");
-            (ExecLine::Error { code: "outcome_unknown".to_owned(), message }, true)
+        ExecEvent::Line { up } => {
+            let state = if up { LineState::Back } else { LineState::Lost };
+            (ExecLine::Line { state }, false)
         }
+        ExecEvent::Lost(code) => {
+            let (code, message) = why_lost(code);
+            (ExecLine::Error { code: code.to_string(), message: message.to_owned() }, true)
+        }
+    }
+}
+
+/// Why a run cannot be followed any more, and what to do about it.
+fn why_lost(code: Code) -> (Code, &'static str) {
+    match code {
+        Code::NO_SESSION => (
+            Code::OUTCOME_UNKNOWN,
+            "the agent does not know this exec any more, it was restarted: whether and how the program ended is not known",
+        ),
+        Code::SUPERSEDED => (code, "another call reads this output now"),
+        Code::SHUTDOWN => (code, "the master is going away; the program runs on: read on by its id when it is back"),
+        Code::SUSPENDED | Code::REMOVED => (code, "the agent was sent away, and ended the program"),
+        Code::OUTPUT_GONE => (code, "the agent does not keep the output at this offset any more"),
+        code => (code, code.meaning().unwrap_or("the run cannot be followed any more")),
     }
 }
 
@@ -133,7 +148,7 @@ fn encoded(line: &ExecLine) -> Bytes {
     text.into()
 }
 
-fn spec(call: ExecCall) -> Result<(ExecSpec, Vec<u8>), Problem> {
+fn spec(call: ExecCall) -> Result<(ExecSpec, Stdin), Problem> {
     let invalid = |what: &str| Kind::Invalid.problem(what);
     let program = program(call.argv, call.shell)?;
     let texts = match &program {
@@ -157,13 +172,13 @@ fn spec(call: ExecCall) -> Result<(ExecSpec, Vec<u8>), Problem> {
     if timeout_s > TIMEOUT_MAX_S {
         return Err(invalid("timeout_s is at most a year"));
     }
-    let stdin = stdin(call.stdin, call.stdin_base64)?;
+    let stdin = Stdin { bytes: stdin(call.stdin, call.stdin_base64)?.into(), ends: !call.stdin_open };
     let spec = ExecSpec {
         program,
         cwd: call.cwd,
         env: call.env.into_iter().collect(),
         timeout_ms: u64::from(timeout_s) * 1000,
-        stdin: !stdin.is_empty(),
+        stdin: call.stdin_open || !stdin.bytes.is_empty(),
         output_max: call.output_max.unwrap_or(0),
     };
     Ok((spec, stdin))

@@ -8,6 +8,7 @@ pub(crate) mod content;
 pub mod dto;
 mod events;
 mod exec;
+mod execs;
 pub mod extract;
 mod failure;
 mod files;
@@ -87,7 +88,11 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(agents::secret))
         .routes(routes!(commands::call))
         .routes(routes!(exec::start))
-        .routes(routes!(exec::cancel))
+        .routes(routes!(execs::list_of_agent))
+        .routes(routes!(execs::list))
+        .routes(routes!(execs::show, execs::cancel))
+        .routes(routes!(execs::output))
+        .routes(routes!(execs::feed))
         .routes(routes!(tunnels::list, tunnels::create))
         .routes(routes!(tunnels::show, tunnels::close))
         .routes(routes!(tunnels::heartbeat))

@@ -29,7 +29,7 @@ use super::{
     agents::page,
     dto::{
         Page, Time,
-        shell::{AttachMode, AttachQuery, FromViewer, LineState, NewShell, Shell, ShellFilter, ToViewer},
+        shell::{AttachMode, AttachQuery, FromViewer, LineState, NewShell, SessionsQuery, Shell, ToViewer},
     },
     exec::program,
     extract::{Id, Json, NoQuery, Query, not_found},
@@ -71,25 +71,25 @@ pub(super) async fn open(
 
 /// List the shells of an agent
 #[utoipa::path(get, path = "/agents/{id}/shells", tag = "shells", operation_id = "listAgentShells",
-    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"), ShellFilter),
+    params(("id" = String, Path, description = "The agent's name", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"), SessionsQuery),
     responses((status = 200, description = "One page, newest first", body = Page<Shell>)))]
 pub(super) async fn list_of_agent(
     State(api): State<Api>,
     caller: Caller,
     Id(id): Id<AgentId>,
-    Query(query): Query<ShellFilter>,
+    Query(query): Query<SessionsQuery>,
 ) -> Result<Reply<Page<Shell>>, Problem> {
     api.agent(&caller, Action::ShellsList, &id).await?;
     listed(&api, &caller, Some(id), query).await
 }
 
 /// List shells
-#[utoipa::path(get, path = "/shells", tag = "shells", operation_id = "listShells", params(ShellFilter),
+#[utoipa::path(get, path = "/shells", tag = "shells", operation_id = "listShells", params(SessionsQuery),
     responses((status = 200, description = "One page, newest first", body = Page<Shell>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<ShellFilter>,
+    Query(query): Query<SessionsQuery>,
 ) -> Result<Reply<Page<Shell>>, Problem> {
     listed(&api, &caller, None, query).await
 }
@@ -98,7 +98,7 @@ async fn listed(
     api: &Api,
     caller: &Caller,
     agent_id: Option<AgentId>,
-    query: ShellFilter,
+    query: SessionsQuery,
 ) -> Result<Reply<Page<Shell>>, Problem> {
     let page = page(query.limit, query.cursor)?;
     let filter = SessionFilter { kind: Some(SessionKind::Shell), agent_id, running: query.running };

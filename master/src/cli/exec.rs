@@ -14,7 +14,7 @@ use clap::Args;
 use super::{Context, EXEC_FAILED, client::segment, output, output::Format, shell, stop::StopSignal};
 use crate::api::dto::{
     exec::{ExecCall, ExecLine, Exit, Piece},
-    shell::NewShell,
+    shell::{LineState, NewShell},
 };
 
 /// Bytes of input taken along; the API takes the input with the call.
@@ -121,6 +121,7 @@ impl Exec {
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
             stdin: None,
             stdin_base64,
+            stdin_open: false,
             timeout_s: self.timeout,
             output_max: self.output_max,
         })
@@ -146,6 +147,10 @@ impl Run {
             ExecLine::Stdout(piece) if !quiet => write_piece(&mut io::stdout().lock(), piece)?,
             ExecLine::Stderr(piece) if !quiet => write_piece(&mut io::stderr().lock(), piece)?,
             ExecLine::Stdout(_) | ExecLine::Stderr(_) => {}
+            ExecLine::Line { state: LineState::Lost } => {
+                eprintln!("landline: the agent's line is lost; waiting for it")
+            }
+            ExecLine::Line { state: LineState::Back } => eprintln!("landline: the agent is back"),
             ExecLine::Exit(exit) => return Ok(Some(self.ended(&exit))),
             ExecLine::Error { code, message } => bail!("{message} ({code})"),
         }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::api::dto::{
     Page,
-    shell::{Shell as Row, ShellFilter},
+    shell::{SessionsQuery, Shell as Row},
 };
 
 const PAGE: u32 = 500;
@@ -89,7 +89,7 @@ fn path(id: &str) -> String {
 
 async fn list(context: &Context, agent: Option<String>, all: bool) -> anyhow::Result<Vec<Row>> {
     let path = agent.map_or_else(|| "/shells".to_owned(), |agent| format!("/agents/{}/shells", segment(&agent)));
-    let mut filter = ShellFilter { limit: Some(PAGE), running: (!all).then_some(true), ..ShellFilter::default() };
+    let mut filter = SessionsQuery { limit: Some(PAGE), running: (!all).then_some(true), ..SessionsQuery::default() };
     let mut rows = Vec::new();
     loop {
         let page: Page<Row> = context.client.get(&path, &filter).await?;

@@ -7,9 +7,13 @@ use proto::{
     open::{Open, Operation},
 };
 
+mod again;
 pub mod cast;
+mod ended;
 pub mod exec;
 pub mod shell;
+
+pub use self::ended::Ended;
 
 /// Whether the header of a stream for it is one frame.
 fn fits(operation: &Operation) -> bool {

@@ -93,6 +93,14 @@ impl SendHalf {
     }
 }
 
+/// The code with which the peer reset the stream, where that is why a read failed.
+pub fn reset_code(error: &std::io::Error) -> Option<Code> {
+    match error.get_ref()?.downcast_ref::<quinn::ReadError>()? {
+        quinn::ReadError::Reset(code) => Some(Code::from_u64(code.into_inner())),
+        _ => None,
+    }
+}
+
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.ended {

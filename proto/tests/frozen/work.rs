@@ -3,7 +3,7 @@
 use proto::{
     code::Code,
     command::{Command, Reply},
-    exec::{End, ExecSpec, FromExec, Outcome, Program, ToExec},
+    exec::{Attached, End, ExecSpec, FromExec, Outcome, Program, ToExec},
     id::RequestId,
     open::{Open, OpenHead, OpenReply, Opened, Operation, Refused, Target},
 };
@@ -115,6 +115,7 @@ fn exec_input() {
     frozen("to_exec", "stdin", ToExec::Stdin(b"hi\n".to_vec()), r#"00 03 "hi" 0a # Stdin: 3 bytes"#);
     frozen("to_exec", "stdin_end", ToExec::StdinEnd, "01 # StdinEnd");
     frozen("to_exec", "cancel", ToExec::Cancel, "02 # Cancel");
+    frozen("to_exec", "ack", ToExec::Ack { offset: 300 }, "03 ac02 # Ack: 300");
 }
 
 #[test]
@@ -126,6 +127,19 @@ fn exec_output() {
     frozen("from_exec", "exited", ended(End::Exited(3), false), "03 00 06 00 # Ended: Exited, 3 zigzag, whole");
     frozen("from_exec", "signalled", ended(End::Signalled(15), true), "03 01 1e 01 # Ended: Signalled, 15, truncated");
     frozen("from_exec", "killed", ended(End::Killed(Code::TIMED_OUT), false), "03 02 a101 00 # Ended: Killed, 0xa1");
+    let attached = Attached {
+        pid: 7,
+        kept_from: 1,
+        output: 300,
+        stdin: 3,
+        stdin_taken: 2,
+        stdin_open: true,
+        outcome: Some(Outcome { end: End::Exited(0), truncated: false }),
+    };
+    let annotated =
+        "04 07 01 ac02 03 02 01 01 00 00 00 # Attached: pid, kept from, output, input, taken, open, exited 0";
+    frozen("from_exec", "attached", FromExec::Attached(attached), annotated);
+    frozen("from_exec", "stdin_taken", FromExec::StdinTaken { offset: 9 }, "05 09 # StdinTaken: 9");
 }
 
 #[test]

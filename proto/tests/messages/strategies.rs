@@ -6,7 +6,7 @@ use proto::{
     command::{Command, Reply},
     control::{Attempt, Carrier, FromAgent, FromMaster, Heartbeat, Hello, HelloReply, Refusal, Welcome},
     enrol::{EnrolReply, EnrolRequest, Issued},
-    exec::{End, ExecAttach, ExecSpec, FromExec, Outcome, Program, ToExec},
+    exec::{Attached, End, ExecAttach, ExecSpec, FromExec, Outcome, Program, ToExec},
     id::{AgentId, ExecId, InstanceId, LineEpoch, RequestId, ShellId},
     open::{Open, OpenHead, OpenReply, Opened, Operation, Refused, Target},
     shell::{ShellAttach, ShellSpec, Size},
@@ -191,7 +191,8 @@ pub(crate) fn open() -> impl Strategy<Value = Open> {
         forward,
         exec().prop_map(Operation::Exec),
         command().prop_map(Operation::Command),
-        (uuid(), any::<u64>()).prop_map(|(id, offset)| Operation::ExecAttach(ExecAttach { exec: ExecId(id), offset })),
+        (uuid(), option::of(any::<u64>()))
+            .prop_map(|(id, offset)| Operation::ExecAttach(ExecAttach { exec: ExecId(id), offset })),
         shell().prop_map(Operation::Shell),
         (uuid(), any::<u64>())
             .prop_map(|(id, offset)| Operation::ShellAttach(ShellAttach { session: ShellId(id), offset })),
@@ -231,13 +232,26 @@ pub(crate) fn from_exec() -> impl Strategy<Value = FromExec> {
         any::<i32>().prop_map(End::Exited),
         any::<i32>().prop_map(End::Signalled),
         code().prop_map(End::Killed),
-    ];
+    ]
+    .boxed();
+    let outcome = (end, any::<bool>()).prop_map(|(end, truncated)| Outcome { end, truncated }).boxed();
     prop_oneof![
         any::<u32>().prop_map(|pid| FromExec::Started { pid }),
         vec(any::<u8>(), 0..2048).prop_map(FromExec::Stdout),
         vec(any::<u8>(), 0..2048).prop_map(FromExec::Stderr),
-        (end, any::<bool>()).prop_map(|(end, truncated)| FromExec::Ended(Outcome { end, truncated })),
-        (any::<u32>(), any::<u64>()).prop_map(|(pid, offset)| FromExec::Attached { pid, offset }),
+        outcome.clone().prop_map(FromExec::Ended),
+        (any::<u32>(), any::<[u64; 4]>(), any::<bool>(), option::of(outcome)).prop_map(
+            |(pid, [kept_from, output, stdin, stdin_taken], stdin_open, outcome)| FromExec::Attached(Attached {
+                pid,
+                kept_from,
+                output,
+                stdin,
+                stdin_taken,
+                stdin_open,
+                outcome
+            })
+        ),
+        any::<u64>().prop_map(|offset| FromExec::StdinTaken { offset }),
     ]
 }
 

@@ -51,7 +51,11 @@ async fn runs(line: &LiarLine, request_id: RequestId, script: &str) {
     loop {
         match stream.read_within::<FromExec>(Duration::from_secs(10)).await.unwrap() {
             FromExec::Ended(outcome) => return assert_eq!(outcome.end, End::Exited(0)),
-            FromExec::Started { .. } | FromExec::Attached { .. } | FromExec::Stdout(_) | FromExec::Stderr(_) => {}
+            FromExec::Started { .. }
+            | FromExec::Attached(_)
+            | FromExec::StdinTaken { .. }
+            | FromExec::Stdout(_)
+            | FromExec::Stderr(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod clocks;
 mod crash;
 mod desk;
 mod enrolment;
+mod execs;
 mod files;
 mod hostile_agent;
 mod hostile_master;

@@ -1,26 +1,36 @@
-//! Runs one command line per stream. Admission, the journal and the start are here; watching it is `supervise`.
-//!
-//! For now an exec ends with its stream: nobody can come back for it.
+//! Runs command lines. A run belongs to the agent; streams come and go on it. Admission, the journal and the start are here,
+//! the list of runs, and who ends all of them at once. Watching one is `supervise`, serving a stream `attend`.
 
+mod attend;
 mod input;
+mod output;
 mod pump;
+mod session;
 mod supervise;
 
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use proto::{
     code::Code,
-    exec::{ExecSpec, FromExec, Program},
+    exec::{ExecAttach, ExecSpec, FromExec, Program},
     id::RequestId,
     net::stream::FrameStream,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::supervise::Run;
+use self::{
+    session::{Pool, Session},
+    supervise::{Bounds, Run},
+};
 use super::{
     answer,
     launch::{Launch, LaunchError, launch},
@@ -28,25 +38,30 @@ use super::{
 };
 use crate::policy::Policy;
 
-/// Execs at once; the next is refused as busy.
+/// Execs that run at once; the next is refused as busy.
 const EXECS_MAX: usize = 256;
+/// Execs that ended and are kept; beyond it the one that ended first is forgotten.
+const ENDED_MAX: usize = 256;
 
 /// How long an exec is waited for, apart from its own timeout.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Output that nobody reads for this long ends the run.
+    /// Pipes left unread for this long, because nobody takes the output, end the run.
     pub unread: Duration,
     /// Between the polite signal and the one that cannot be refused.
     pub grace: Duration,
+    /// How long outcome and output of an ended run are kept.
+    pub keep_ended: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { unread: Duration::from_secs(600), grace: Duration::from_secs(2) }
+        let ten_minutes = Duration::from_secs(600);
+        Self { unread: ten_minutes, grace: Duration::from_secs(2), keep_ended: ten_minutes }
     }
 }
 
-/// Runs execs. They belong to the agent, not to a line: they clean up after the line that asked for them is gone.
+/// The execs of this agent. They belong to it, not to a line. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Execs {
     policy: Arc<Policy>,
@@ -54,14 +69,24 @@ pub struct Execs {
     patience: Patience,
     running: TaskTracker,
     permits: Arc<Semaphore>,
+    kept: Arc<Mutex<Kept>>,
+    pool: Arc<Pool>,
     shutdown: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    sessions: HashMap<RequestId, Arc<Session>>,
+    /// In the order in which they ended.
+    ended: VecDeque<RequestId>,
 }
 
 impl Execs {
     /// When `shutdown` is cancelled, everything that runs is killed.
     pub fn new(policy: Arc<Policy>, once: Once, patience: Patience, shutdown: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(EXECS_MAX));
-        Self { policy, once, patience, running: TaskTracker::new(), permits, shutdown }
+        let (kept, pool) = (Arc::default(), Arc::default());
+        Self { policy, once, patience, running: TaskTracker::new(), permits, kept, pool, shutdown }
     }
 
     /// Resolves when nothing runs any more. To be called after the shutdown.
@@ -70,50 +95,112 @@ impl Execs {
         self.running.wait().await;
     }
 
-    /// Serves one exec until it ended. Dropping the future leaves it to end with its stream.
-    pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, stream: FrameStream) {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            return answer::refuse(stream, Code::BUSY, "too many execs are running on this agent; try again later")
-                .await;
-        };
-        let execs = self.clone();
-        let task = self.running.spawn(async move {
-            let _permit = permit;
-            execs.run(id, taken_ms, spec, stream).await;
-        });
-        if let Err(error) = task.await
-            && let Ok(panic) = error.try_into_panic()
-        {
-            // Counted where all panics of handlers are.
-            std::panic::resume_unwind(panic);
+    /// Ends every run, because the master sent this agent away.
+    pub fn end_all(&self, code: Code) {
+        for session in self.lock().sessions.values() {
+            session.kill(code);
         }
     }
 
-    async fn run(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream) {
-        let begun = match self.once.begin(id, taken_ms).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                tracing::error!(%id, error = &error as &dyn std::error::Error, "an exec was not started");
-                let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
-                return answer::refuse(stream, Code::INTERNAL, message).await;
+    /// Starts one exec and serves its first stream. Dropping the future leaves it running.
+    pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream) {
+        let execs = self.clone();
+        // A line that is lost in the middle of a start must not leave half a run.
+        let started = self.running.spawn(async move { execs.start(id, taken_ms, &spec).await });
+        match started.await {
+            Ok(Ok(session)) => {
+                let started = FromExec::Started { pid: session.pid };
+                if answer::open(&mut stream, None).await.is_ok() && stream.send.write_frame(&started).await.is_ok() {
+                    attend::attend(&session, stream, session.first(), 0).await;
+                }
             }
+            Ok(Err((code, message))) => answer::refuse(stream, code, &message).await,
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    // Counted where all panics of handlers are.
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+
+    /// Serves one more stream of an exec that runs or ended lately.
+    pub async fn attach(&self, attach: ExecAttach, mut stream: FrameStream) {
+        let session = self.lock().sessions.get(&RequestId(attach.exec.0)).cloned();
+        let Some(session) = session else {
+            return answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await;
         };
-        let run = match self.start(&spec, &begun) {
-            Ok(run) => run,
-            Err(error) => return answer::refuse(stream, Code::SPAWN_FAILED, &error.to_string()).await,
+        let seat = match session.join(attach.offset) {
+            Ok(seat) => seat,
+            Err(refused) => return answer::refuse(stream, refused.code, &refused.message).await,
         };
+        let attached = FromExec::Attached(seat.attached.clone());
+        if answer::open(&mut stream, None).await.is_ok() && stream.send.write_frame(&attached).await.is_ok() {
+            attend::attend(&session, stream, seat, attach.offset.unwrap_or(0)).await;
+        }
+    }
+
+    async fn start(&self, id: RequestId, taken_ms: i64, spec: &ExecSpec) -> Result<Arc<Session>, (Code, String)> {
+        let permit = self
+            .permits
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| (Code::BUSY, "too many execs are running on this agent; try again later".to_owned()))?;
+        let begun = self.once.begin(id, taken_ms).await.map_err(|error| {
+            tracing::error!(%id, error = &error as &dyn std::error::Error, "an exec was not started");
+            let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
+            (Code::INTERNAL, message.to_owned())
+        })?;
+        let run = self.launch(spec, &begun).map_err(|error| (Code::SPAWN_FAILED, error.to_string()))?;
         let pid = run.pid();
         if let Err(error) = begun.started(pid).await {
             tracing::error!(%id, error = &error as &dyn std::error::Error, "the journal did not take a process group");
         }
-        if answer::open(&mut stream, None).await.is_ok()
-            && stream.send.write_frame(&FromExec::Started { pid }).await.is_ok()
+        let session = Arc::new(Session::new(id, pid, spec.stdin, self.pool.clone()));
+        self.lock().sessions.insert(id, session.clone());
+        let timeout = (spec.timeout_ms > 0).then(|| Duration::from_millis(spec.timeout_ms));
+        let bounds = Bounds { timeout, output_max: spec.output_max, patience: self.patience };
+        self.running.spawn(self.clone().keep(permit, begun, session.clone(), run, bounds));
+        Ok(session)
+    }
+
+    async fn keep(self, permit: OwnedSemaphorePermit, begun: Begun, session: Arc<Session>, run: Run, bounds: Bounds) {
+        supervise::supervise(run, &session, bounds, &self.shutdown, || self.reclaim()).await;
+        drop((permit, begun));
+        self.make_room(session.id);
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            () = session.gone.cancelled() => {}
+            () = tokio::time::sleep(self.patience.keep_ended) => {}
+        }
+        let mut kept = self.lock();
+        kept.sessions.remove(&session.id);
+        kept.ended.retain(|id| *id != session.id);
+        session.gone.cancel();
+    }
+
+    /// Notes that it ended, and forgets the one that ended first where there are too many.
+    fn make_room(&self, ended: RequestId) {
+        let mut kept = self.lock();
+        kept.ended.push_back(ended);
+        if kept.ended.len() > ENDED_MAX
+            && let Some(oldest) = kept.ended.pop_front()
+            && let Some(session) = kept.sessions.remove(&oldest)
         {
-            supervise::supervise(run, stream, &spec, self.patience, &self.shutdown).await;
+            session.gone.cancel();
         }
     }
 
-    fn start(&self, spec: &ExecSpec, begun: &Begun) -> Result<Run, LaunchError> {
+    /// Makes everybody give up what was read.
+    fn reclaim(&self) {
+        let sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
+        for session in sessions {
+            session.shed();
+        }
+    }
+
+    fn launch(&self, spec: &ExecSpec, begun: &Begun) -> Result<Run, LaunchError> {
         let shell;
         let argv = match &spec.program {
             Program::Argv(argv) => argv.as_slice(),
@@ -131,5 +218,9 @@ impl Execs {
             stdin: spec.stdin,
         })?;
         Ok(Run::new(child, group))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,52 +1,53 @@
-//! The output of an exec: two pipes, read no faster than the master takes it, so that nothing is ever dropped but what is
+//! The output of an exec: two pipes, read no faster than somebody takes it, so that nothing is ever dropped but what is
 //! beyond the caller's own bound.
 
 use std::time::Duration;
 
-use proto::{code::Code, exec::FromExec, limits::EXEC_PIECE_MAX, net::stream::SendHalf};
+use proto::{code::Code, limits::EXEC_PIECE_MAX};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{ChildStderr, ChildStdout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// How the output ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pumped {
-    /// Both pipes are at their end, or reading was called off.
-    All { truncated: bool },
-    /// Nobody took it for too long.
-    Unread,
-    /// The stream is gone.
-    Lost,
-}
+use super::{output::Kind, session::Session};
 
-/// Carries output until both pipes end, or `enough` is cancelled: a grandchild that fled its group may hold them open.
+/// Carries output into the session until both pipes end, or `enough` is cancelled: a grandchild that fled its group may
+/// hold them open. Pipes that were left unread for longer than `unread` kill the run. True if output is missing.
+/// `reclaim` is called where other execs may give something up.
 pub(super) async fn pump(
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
-    send: &mut SendHalf,
+    session: &Session,
+    (stdout, stderr): (Option<ChildStdout>, Option<ChildStderr>),
     output_max: u64,
     unread: Duration,
     enough: &CancellationToken,
-) -> Pumped {
+    reclaim: impl Fn(),
+) -> bool {
     let (mut out, mut err) = (Pipe::new(stdout), Pipe::new(stderr));
     let mut left = if output_max == 0 { u64::MAX } else { output_max };
     let mut truncated = false;
     while out.source.is_some() || err.source.is_some() {
-        let frame = tokio::select! {
-            () = enough.cancelled() => break,
-            piece = out.read(), if out.source.is_some() => bounded(piece, &mut left, &mut truncated).map(FromExec::Stdout),
-            piece = err.read(), if err.source.is_some() => bounded(piece, &mut left, &mut truncated).map(FromExec::Stderr),
+        if !session.has_room() {
+            let room = async {
+                if tokio::time::timeout(unread, session.room(&reclaim)).await.is_err() {
+                    session.kill(Code::UNREAD);
+                    session.room(&reclaim).await;
+                }
+            };
+            if enough.run_until_cancelled(room).await.is_none() {
+                return true;
+            }
+        }
+        let (kind, piece) = tokio::select! {
+            () = enough.cancelled() => return truncated,
+            piece = out.read(), if out.source.is_some() => (Kind::Stdout, piece),
+            piece = err.read(), if err.source.is_some() => (Kind::Stderr, piece),
         };
-        let Some(frame) = frame else { continue };
-        match tokio::time::timeout(unread, send.write_frame(&frame)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Pumped::Lost,
-            Err(_) => return Pumped::Unread,
+        if let Some(piece) = bounded(piece, &mut left, &mut truncated) {
+            session.update(|state| state.output.push(kind, &piece));
         }
     }
-    Pumped::All { truncated }
+    truncated
 }
 
 /// Cuts a piece to what is left of the bound. What is beyond is read and dropped, so that the program is not held up.
@@ -80,14 +81,5 @@ impl<R: AsyncRead + Unpin> Pipe<R> {
             }
             Ok(_) => std::mem::take(&mut self.buffer),
         }
-    }
-}
-
-/// Why a pump's end is a reason to kill what still runs.
-pub(super) fn reason_to_kill(pumped: Pumped) -> Option<Code> {
-    match pumped {
-        Pumped::All { .. } => None,
-        Pumped::Unread => Some(Code::UNREAD),
-        Pumped::Lost => Some(Code::LINE_LOST),
     }
 }

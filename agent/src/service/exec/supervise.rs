@@ -5,19 +5,20 @@ use std::{os::unix::process::ExitStatusExt, pin::pin, process::ExitStatus, time:
 
 use proto::{
     code::Code,
-    exec::{End, ExecSpec, FromExec, Outcome},
-    net::stream::{FrameStream, SendHalf},
+    exec::{End, Outcome},
 };
 use rustix::process::Signal;
 use tokio::{process::Child, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::launch::Group,
+    super::{launch::Group, leftovers},
     Patience,
-    input::feed,
-    pump::{Pumped, pump, reason_to_kill},
+    input::write,
+    pump::pump,
+    session::Session,
 };
+use crate::journal::Leftover;
 
 /// Output still in the pipes after the kill is read for this long.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
@@ -57,8 +58,8 @@ enum Step {
 
 impl Killing {
     fn begin(code: Code, group: &Group, grace: Duration) -> Self {
-        // Nobody waits for the words of a program when the agent itself goes or nobody reads.
-        if [Code::SHUTDOWN, Code::UNREAD].contains(&code) {
+        // Nobody waits for the words of a program when the agent itself goes, is sent away, or nobody reads.
+        if ![Code::CANCELLED, Code::TIMED_OUT].contains(&code) {
             group.signal(Signal::KILL);
             return Self { code, step: Step::Killed(Instant::now() + LAST_OUTPUT) };
         }
@@ -87,32 +88,38 @@ impl Killing {
     }
 }
 
-/// Watches until the process is reaped and its output delivered, then tells the outcome.
+/// How long a run may take, and how much it may say.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) timeout: Option<Duration>,
+    pub(super) output_max: u64,
+    pub(super) patience: Patience,
+}
+
+/// Watches until the process is reaped and its output kept, then puts the outcome into the session. Streams come and go
+/// meanwhile. `reclaim` makes other execs give up what was read.
 pub(super) async fn supervise(
     mut run: Run,
-    stream: FrameStream,
-    spec: &ExecSpec,
-    patience: Patience,
+    session: &Session,
+    bounds: Bounds,
     shutdown: &CancellationToken,
+    reclaim: impl Fn(),
 ) {
-    let FrameStream { mut send, mut recv } = stream;
     let (stdin, stdout, stderr) = (run.child.stdin.take(), run.child.stdout.take(), run.child.stderr.take());
-    let gone = send.stopped();
+    let patience = bounds.patience;
     let enough = CancellationToken::new();
-    let (exited, pumped, killing) = {
-        let mut gone = pin!(gone);
-        let mut input = pin!(feed(&mut recv, stdin));
-        let mut output = pin!(pump(stdout, stderr, &mut send, spec.output_max, patience.unread, &enough));
-        let timeout = (spec.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(spec.timeout_ms));
-        let (mut exited, mut pumped) = (None, None);
+    let (exited, truncated, killing) = {
+        let mut input = pin!(write(session, stdin));
+        let mut output = pin!(pump(session, (stdout, stderr), bounds.output_max, patience.unread, &enough, reclaim));
+        let timeout = bounds.timeout.map(|timeout| Instant::now() + timeout);
+        let (mut exited, mut truncated, mut fed) = (None, None, false);
         let mut killing: Option<Killing> = None;
-        while exited.is_none() || pumped.is_none() {
+        while exited.is_none() || truncated.is_none() {
             let due = killing.as_ref().and_then(Killing::due);
             let reason = tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if killing.is_none() => Some(Code::SHUTDOWN),
-                _ = &mut gone, if killing.is_none() => Some(Code::LINE_LOST),
-                code = &mut input, if killing.is_none() => Some(code),
+                code = session.killed(), if killing.is_none() => Some(code),
                 () = at(timeout), if killing.is_none() => Some(Code::TIMED_OUT),
                 () = at(due) => {
                     if let Some(killing) = &mut killing {
@@ -122,53 +129,45 @@ pub(super) async fn supervise(
                 }
                 status = run.child.wait(), if exited.is_none() => {
                     exited = Some(status);
+                    session.update(|state| state.exited = true);
                     None
                 }
-                end = &mut output, if pumped.is_none() => {
-                    pumped = Some(end);
-                    reason_to_kill(end)
+                () = &mut input, if !fed => {
+                    fed = true;
+                    None
+                }
+                missing = &mut output, if truncated.is_none() => {
+                    truncated = Some(missing);
+                    None
                 }
             };
             if let (Some(code), None) = (reason, &killing) {
                 killing = Some(Killing::begin(code, &run.group, patience.grace));
             }
         }
-        (exited, pumped, killing)
+        (exited, truncated, killing)
     };
-    recv.source_mut().stop(Code::DONE);
     let killed = killing.map(|killing| killing.code);
     match killed {
         // What let go of its output and runs on was meant to: a daemon that was started.
         None => run.group.release(),
-        Some(_) => drop(run.group),
+        Some(_) => {
+            drop(run.group);
+            // What left the group is found by its environment.
+            let fled = Leftover { id: session.id, process: None };
+            let _ = tokio::task::spawn_blocking(move || leftovers::end(&fled)).await;
+        }
     }
-    tell(send, killed, exited.and_then(Result::ok), pumped, patience.unread).await;
-}
-
-/// The last frame, where somebody is there to read it.
-async fn tell(
-    mut send: SendHalf,
-    killed: Option<Code>,
-    exited: Option<ExitStatus>,
-    pumped: Option<Pumped>,
-    unread: Duration,
-) {
-    let truncated = match pumped {
-        Some(Pumped::All { truncated }) => truncated,
-        Some(Pumped::Unread) => return send.reset(Code::UNREAD),
-        Some(Pumped::Lost) | None => return,
-    };
-    let end = match (killed, exited) {
+    let end = match (killed, exited.and_then(Result::ok)) {
         (Some(code), _) => End::Killed(code),
         (None, Some(status)) => end_of(status),
         (None, None) => End::Killed(Code::OUTCOME_UNKNOWN),
     };
-    let ended = FromExec::Ended(Outcome { end, truncated });
-    match tokio::time::timeout(unread, send.write_frame(&ended)).await {
-        Ok(Ok(())) => send.finish(),
-        Ok(Err(_)) => {}
-        Err(_) => send.reset(Code::UNREAD),
-    }
+    let outcome = Outcome { end, truncated: truncated.unwrap_or(true) };
+    session.update(|state| {
+        state.input.close();
+        state.outcome = Some(outcome);
+    });
 }
 
 fn end_of(status: ExitStatus) -> End {

@@ -1,7 +1,8 @@
 //! Execs across a real line, with real processes.
 
 use proto::{
-    exec::{End, Outcome, ToExec},
+    exec::{Attached, End, Outcome, ToExec},
+    id::ExecId,
     open::{OpenReply, Operation},
 };
 
@@ -9,11 +10,15 @@ use super::*;
 use crate::{
     journal::Journal,
     platform,
-    testing::{Bench, PATIENCE, until, until_gone},
+    testing::{Bench, NOW_MS, PATIENCE, until, until_gone},
 };
 
 const ALLOW_ALL: &str = "allow_all = true";
-const QUICK: Patience = Patience { unread: Duration::from_millis(200), grace: Duration::from_millis(100) };
+const QUICK: Patience = Patience {
+    unread: Duration::from_millis(200),
+    grace: Duration::from_millis(100),
+    keep_ended: Duration::from_secs(60),
+};
 
 fn shell(line: &str) -> ExecSpec {
     let program = Program::Shell(line.into());
@@ -40,7 +45,7 @@ async fn start(bench: &Bench, spec: ExecSpec) -> FrameStream {
     stream
 }
 
-/// Reads to the end.
+/// Reads to the end and acknowledges all of it.
 async fn finish(stream: &mut FrameStream) -> (Output, Outcome) {
     let mut output = Output::default();
     loop {
@@ -48,9 +53,36 @@ async fn finish(stream: &mut FrameStream) -> (Output, Outcome) {
             FromExec::Stdout(piece) => output.stdout.extend(piece),
             FromExec::Stderr(piece) => output.stderr.extend(piece),
             FromExec::Ended(outcome) => return (output, outcome),
-            FromExec::Started { .. } | FromExec::Attached { .. } => panic!("started twice"),
+            FromExec::Started { .. } | FromExec::Attached(_) | FromExec::StdinTaken { .. } => panic!("unexpected"),
         }
+        let offset = (output.stdout.len() + output.stderr.len()) as u64;
+        // The agent may have ended the stream already.
+        let _ = stream.send.write_frame(&ToExec::Ack { offset }).await;
     }
+}
+
+async fn attach(bench: &Bench, exec: RequestId, offset: Option<u64>) -> (Attached, FrameStream) {
+    let attach = Operation::ExecAttach(ExecAttach { exec: ExecId(exec.0), offset });
+    let (reply, mut stream) = bench.open(attach).await;
+    assert!(matches!(reply, Ok(OpenReply::Opened(_))), "{reply:?}");
+    match stream.read_within(PATIENCE).await.unwrap() {
+        FromExec::Attached(attached) => (attached, stream),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn refused(bench: &Bench, exec: RequestId, offset: Option<u64>) -> Code {
+    match bench.open(Operation::ExecAttach(ExecAttach { exec: ExecId(exec.0), offset })).await.0 {
+        Ok(OpenReply::Refused(refused)) => refused.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn start_as(bench: &Bench, id: RequestId, spec: ExecSpec) -> FrameStream {
+    let (reply, mut stream) = bench.open_as(id, NOW_MS, Operation::Exec(spec)).await;
+    assert!(matches!(reply, Ok(OpenReply::Opened(_))), "{reply:?}");
+    assert!(matches!(stream.read_within(PATIENCE).await.unwrap(), FromExec::Started { .. }));
+    stream
 }
 
 async fn run(bench: &Bench, spec: ExecSpec) -> (Output, Outcome) {
@@ -151,6 +183,7 @@ async fn input_goes_in_and_its_end_arrives() {
         loop {
             match reader.next_within::<FromExec>(PATIENCE).await.unwrap() {
                 FromExec::Stdout(piece) => got.extend(piece),
+                FromExec::StdinTaken { .. } => {}
                 FromExec::Ended(outcome) => return (got, outcome),
                 other => panic!("{other:?}"),
             }
@@ -199,38 +232,158 @@ async fn a_cancel_ends_even_what_ignores_it() {
 }
 
 #[tokio::test]
-async fn a_lost_stream_or_line_ends_it() {
-    let mut bench = Bench::start(ALLOW_ALL, QUICK).await;
-    let line = "sleep 600 & echo $$ $!; wait";
-    let mut by_stream = start(&bench, shell(line)).await;
-    let mut by_line = start(&bench, shell(line)).await;
-    let (first, second) = (pids(&mut by_stream).await, pids(&mut by_line).await);
-    drop(by_stream);
-    for pid in first {
-        until_gone(pid).await;
-    }
-    assert!(second.iter().all(|pid| platform::start_time(*pid).is_some()), "the other one is left alone");
-    bench.lose_line();
-    for pid in second {
-        until_gone(pid).await;
-    }
+async fn numbered_output_goes_on_without_gap_or_repeat_over_streams_and_lines() {
+    let mut bench = Bench::start(ALLOW_ALL, Patience::default()).await;
+    let id = RequestId::random();
+    // More than the window, so that the program is held back between the streams.
+    let mut stream = start_as(&bench, id, shell("seq 1 800000; echo done >&2; exit 5")).await;
+    let (mut got, mut rounds) = (Vec::new(), 0);
+    let outcome = loop {
+        rounds += 1;
+        let mut here = 0;
+        let ended = loop {
+            match stream.read_within::<FromExec>(PATIENCE).await.unwrap() {
+                FromExec::Stdout(piece) | FromExec::Stderr(piece) => {
+                    here += piece.len();
+                    got.extend(piece);
+                }
+                FromExec::Ended(outcome) => break Some(outcome),
+                other => panic!("{other:?}"),
+            }
+            if here > 1_000_000 {
+                break None;
+            }
+        };
+        if let Some(outcome) = ended {
+            break outcome;
+        }
+        if rounds % 2 == 0 {
+            bench.another_line().await;
+        }
+        let (attached, next) = attach(&bench, id, Some(got.len() as u64)).await;
+        assert!(attached.output >= got.len() as u64, "{attached:?}");
+        stream = next;
+    };
+    let expected: String = (1..=800_000).map(|n| format!("{n}\n")).collect::<String>() + "done\n";
+    assert!(got == expected.as_bytes(), "{} of {} bytes after {rounds} streams", got.len(), expected.len());
+    assert_eq!(outcome, ended(End::Exited(5)));
+    let (attached, mut again) = attach(&bench, id, Some(got.len() as u64 - 5)).await;
+    assert_eq!(attached.outcome, Some(ended(End::Exited(5))));
+    let (tail, outcome) = finish(&mut again).await;
+    assert_eq!((tail.stderr.as_slice(), outcome), (&b"done\n"[..], ended(End::Exited(5))));
+    assert_eq!(refused(&bench, id, Some(0)).await, Code::OUTPUT_GONE);
+    assert_eq!(refused(&bench, id, Some(1 << 40)).await, Code::OUTPUT_GONE);
+    assert_eq!(refused(&bench, RequestId::random(), None).await, Code::NO_SESSION);
 }
 
 #[tokio::test]
-async fn output_that_nobody_reads_ends_it_with_its_own_code() {
+async fn input_goes_on_over_streams_and_nothing_is_fed_twice() {
+    let bench = Bench::start(ALLOW_ALL, Patience::default()).await;
+    let id = RequestId::random();
+    let mut first = start_as(&bench, id, ExecSpec { stdin: true, ..shell("cat") }).await;
+    first.send.write_frame(&ToExec::Stdin(b"one ".to_vec())).await.unwrap();
+    assert!(matches!(
+        first.read_within(PATIENCE).await.unwrap(),
+        FromExec::StdinTaken { offset: 4 } | FromExec::Stdout(_)
+    ));
+    let (attached, mut second) = attach(&bench, id, None).await;
+    assert_eq!((attached.stdin, attached.stdin_open), (4, true));
+    second.send.write_frame(&ToExec::Stdin(b"two".to_vec())).await.unwrap();
+    // The same bytes from the stream before, which does not know of them.
+    first.send.write_frame(&ToExec::Stdin(b"two".to_vec())).await.unwrap();
+    second.send.write_frame(&ToExec::StdinEnd).await.unwrap();
+    let (attached, mut reader) = attach(&bench, id, Some(0)).await;
+    assert!(attached.stdin <= 7, "{attached:?}");
+    let (output, outcome) = finish(&mut reader).await;
+    assert_eq!((output.text().as_str(), outcome), ("one two", ended(End::Exited(0))));
+    let superseded = first.read_within::<FromExec>(PATIENCE).await;
+    let superseded = match superseded {
+        Ok(_) => first.read_within::<FromExec>(PATIENCE).await,
+        error => error,
+    };
+    assert!(superseded.is_err(), "{superseded:?}");
+}
+
+#[tokio::test]
+async fn input_to_a_program_that_has_closed_it_is_swallowed_and_too_much_of_it_refused() {
     let bench = Bench::start(ALLOW_ALL, QUICK).await;
-    let mut stream = start(&bench, shell("echo $$; exec yes")).await;
-    let pids = pids(&mut stream).await;
-    until_gone(pids[0]).await;
-    let reset = async {
-        loop {
-            if let Err(error) = stream.read_within::<FromExec>(PATIENCE).await {
-                return error;
+    let spec = ExecSpec { stdin: true, ..shell("exec <&-; echo closed; sleep 600") };
+    let mut closed = start(&bench, spec).await;
+    assert!(matches!(closed.read_within(PATIENCE).await.unwrap(), FromExec::Stdout(_)));
+    let mut sent = 0;
+    while sent < 3_000_000 {
+        closed.send.write_frame(&ToExec::Stdin(vec![0; 30_000])).await.unwrap();
+        sent += 30_000;
+        while let FromExec::StdinTaken { offset } = closed.read_within(PATIENCE).await.unwrap() {
+            if offset + 900_000 > sent {
+                break;
             }
         }
+    }
+    closed.send.write_frame(&ToExec::Cancel).await.unwrap();
+    let mut unread = start(&bench, ExecSpec { stdin: true, ..shell("sleep 600") }).await;
+    for _ in 0..60 {
+        // It is reset somewhere on the way.
+        let _ = unread.send.write_frame(&ToExec::Stdin(vec![0; 32_000])).await;
+    }
+    let error = loop {
+        if let Err(error) = unread.read_within::<FromExec>(PATIENCE).await {
+            break format!("{error:?}");
+        }
     };
-    let error = format!("{:?}", reset.await);
-    assert!(error.contains(&Code::UNREAD.0.to_string()), "{error}");
+    assert!(error.contains(&Code::TOO_LARGE.0.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn output_that_nobody_takes_holds_the_program_and_then_ends_it() {
+    let bench = Bench::start(ALLOW_ALL, QUICK).await;
+    let id = RequestId::random();
+    let mut stream = start_as(&bench, id, shell("echo $$; exec yes")).await;
+    let pids = pids(&mut stream).await;
+    drop(stream);
+    until_gone(pids[0]).await;
+    let (attached, mut stream) = attach(&bench, id, Some(0)).await;
+    assert!(attached.output <= (2 << 20) + (320 << 10), "held back: {attached:?}");
+    let (_, outcome) = finish(&mut stream).await;
+    assert_eq!(outcome.end, End::Killed(Code::UNREAD));
+}
+
+#[tokio::test]
+async fn a_quiet_program_is_not_ended_because_nobody_is_attached() {
+    let bench = Bench::start(ALLOW_ALL, QUICK).await;
+    let id = RequestId::random();
+    drop(start_as(&bench, id, shell("sleep 1; echo late")).await);
+    tokio::time::sleep(4 * QUICK.unread).await;
+    let (_, mut stream) = attach(&bench, id, Some(0)).await;
+    let (output, outcome) = finish(&mut stream).await;
+    assert_eq!((output.text().as_str(), outcome), ("late\n", ended(End::Exited(0))));
+}
+
+#[tokio::test]
+async fn sent_away_and_cancelled_from_aside_it_ends_with_what_left_its_group() {
+    let bench = Bench::start(ALLOW_ALL, QUICK).await;
+    let line = "setsid sh -c 'echo $$ >&2; exec sleep 600' 2>mark >/dev/null & \
+                until [ -s mark ]; do sleep 0.01; done; echo $$ $(cat mark); rm mark; exec sleep 601";
+    let id = RequestId::random();
+    let mut stream = start_as(&bench, id, shell(line)).await;
+    let first = pids(&mut stream).await;
+    let (_, mut aside) = attach(&bench, id, None).await;
+    aside.send.write_frame(&ToExec::Cancel).await.unwrap();
+    assert!(matches!(
+        aside.read_within(PATIENCE).await.unwrap(),
+        FromExec::Ended(Outcome { end: End::Killed(Code::CANCELLED), .. })
+    ));
+    assert_eq!(finish(&mut stream).await.1.end, End::Killed(Code::CANCELLED));
+    for pid in first {
+        until_gone(pid).await;
+    }
+    let mut stream = start(&bench, shell(line)).await;
+    let second = pids(&mut stream).await;
+    bench.dispatch.sent_away(Code::SUSPENDED);
+    assert_eq!(finish(&mut stream).await.1.end, End::Killed(Code::SUSPENDED));
+    for pid in second {
+        until_gone(pid).await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,11 @@ use crate::{
 
 const ALLOW_ALL: &str = "allow_all = true";
 /// What is put together here from an exec's: unattached sessions end at once.
-const QUICK: exec::Patience = exec::Patience { unread: Duration::from_millis(200), grace: Duration::from_millis(100) };
+const QUICK: exec::Patience = exec::Patience {
+    unread: Duration::from_millis(200),
+    grace: Duration::from_millis(100),
+    keep_ended: Duration::from_secs(60),
+};
 
 fn on_terminal(line: &str) -> ShellSpec {
     ShellSpec {

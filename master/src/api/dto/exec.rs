@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Time, shell::LineState};
 
 /// What to run: `argv` or `shell`, one of the two.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -29,6 +31,9 @@ pub struct ExecCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
     pub stdin_base64: Option<String>,
+    /// More input comes by `PUT /execs/{id}/stdin`, and the program waits for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_open: bool,
     /// Killed after this many seconds; 0 is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 86400)]
@@ -49,12 +54,81 @@ pub enum ExecLine {
     },
     Stdout(Piece),
     Stderr(Piece),
+    /// The agent's line was lost or is back. The run goes on, and its output without gap or repeat.
+    Line {
+        state: LineState,
+    },
     Exit(Exit),
     /// The run could not be followed to its end: `code` and `message` say why.
     Error {
         code: String,
         message: String,
     },
+}
+
+/// An exec, as its master and, where it answers, its agent know it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Exec {
+    pub id: String,
+    pub agent_id: String,
+    /// Who started it, and who alone may read its output and feed it: `token:<id>`.
+    pub owner: String,
+    /// What runs: `{"Argv": [...]}` or `{"Shell": "..."}`.
+    #[schema(value_type = Object)]
+    pub program: serde_json::Value,
+    pub created_at: Time,
+    /// Absent while it runs, as far as the master knows.
+    pub ended_at: Option<Time>,
+    /// `exited`, `signalled`, or why it was ended: `cancelled`, `timed_out`, `unread`, `suspended`, `outcome_unknown`, …
+    pub end_reason: Option<String>,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    /// What the agent says of it now; absent where it does not answer or has forgotten it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<ExecNow>,
+}
+
+/// How an exec stands on its agent.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExecNow {
+    pub pid: u32,
+    /// The first byte of output that is still kept.
+    pub kept_from: u64,
+    /// Bytes of output so far.
+    pub output: u64,
+    /// Bytes of input that arrived; the next go on here.
+    pub stdin: u64,
+    /// Whether it takes more.
+    pub stdin_open: bool,
+}
+
+/// Where to go on reading.
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OutputQuery {
+    /// Bytes of output that the caller has, stdout and stderr together; without it from the first that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+/// Where input goes on.
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct InputQuery {
+    /// Number of the body's first byte, counted over all input. What the agent has already is left out.
+    pub offset: u64,
+    /// Nothing follows: the program sees the end of its input.
+    #[serde(default)]
+    #[param(required = false)]
+    pub end: bool,
+}
+
+/// Where input goes on.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Fed {
+    pub offset: u64,
 }
 
 /// Output: text where the bytes are UTF-8, else base64.

@@ -9,7 +9,6 @@ use std::{
 
 use proto::{
     code::Code,
-    exec::End,
     net::stream::FrameStream,
     open::Operation,
     shell::{FromShell, ShellAttach, Size, ToShell},
@@ -20,19 +19,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Session, Shells,
     recording::Recording,
-    state::{AgentKnows, Ended, ForAgent},
+    state::{AgentKnows, ForAgent},
 };
 use crate::{
     clock::unix_ms,
     events::Draft,
-    fleet::{LinkState, OpenError, StreamGuard, WorkStream},
+    fleet::{StreamGuard, WorkStream},
+    session::{
+        again::{self, ANSWER_WITHIN},
+        ended::Ended,
+    },
     store::audit::AuditEntry,
 };
 
-/// Time for the agent's answer, and for its first frame.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// Between attempts on a line that is there and does not do.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Recordings are made durable this often while they grow.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Between attempts to write the end of a session while the database is away.
@@ -78,8 +77,8 @@ impl Hub {
                     };
                     match broken {
                         Broken::Line => self.session.state.line(false),
-                        Broken::Refused(code) => return word(code),
-                        Broken::Unrecorded => return word(Code::RECORDING_FAILED),
+                        Broken::Refused(code) => return code.into(),
+                        Broken::Unrecorded => return Code::RECORDING_FAILED.into(),
                     }
                 }
             } => ended,
@@ -109,36 +108,9 @@ impl Hub {
     /// Waits for the agent and takes the session up again.
     async fn reattach(&mut self) -> Result<WorkStream, Broken> {
         let session = &self.session;
-        let mut link = self.shells.fleet.watch(&session.agent);
-        loop {
-            let gone = |state: &LinkState| match state {
-                LinkState::Down { code, .. } => [Code::SUSPENDED, Code::REMOVED].contains(code).then_some(*code),
-                LinkState::Up { .. } | LinkState::Suspect { .. } => None,
-            };
-            if let Some(code) = gone(&link.borrow_and_update()) {
-                return Err(Broken::Refused(code));
-            }
-            if let Some(line) = self.shells.fleet.line(&session.agent) {
-                let offset = self.recording.as_ref().map_or_else(|| session.state.offset(), Recording::offset);
-                let attach = ShellAttach { session: session.id, offset };
-                let opened = async {
-                    let mut work = line.open(Operation::ShellAttach(attach)).await?;
-                    work.opened(ANSWER_WITHIN).await?;
-                    Ok(work)
-                };
-                match opened.await {
-                    Ok(work) => return Ok(work),
-                    Err(OpenError::Refused(refused)) if is_final(refused.code) => {
-                        return Err(Broken::Refused(refused.code));
-                    }
-                    Err(error) => tracing::debug!(id = %session.id, %error, "a shell could not be taken up again yet"),
-                }
-            }
-            let changed = tokio::time::timeout(AGAIN_AFTER, link.changed());
-            if let Ok(Err(_)) = changed.await {
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
-        }
+        let offset = self.recording.as_ref().map_or_else(|| session.state.offset(), Recording::offset);
+        let attach = Operation::ShellAttach(ShellAttach { session: session.id, offset });
+        again::take_up(&self.shells.fleet, &session.agent, &attach).await.map_err(Broken::Refused)
     }
 
     async fn follow(&mut self, work: WorkStream) -> Result<Ended, Broken> {
@@ -187,7 +159,7 @@ impl Hub {
                     FromShell::Output(bytes) => self.output(&bytes, &mut repeated)?,
                     FromShell::Lost { bytes } => self.lost(bytes)?,
                     FromShell::Taken { input } => state.taken(input),
-                    FromShell::Ended(end) => return Ok(ended(&end)),
+                    FromShell::Ended(end) => return Ok((&end).into()),
                     FromShell::Attached { .. } => return Err(Broken::Line),
                 }
             }
@@ -259,23 +231,6 @@ impl Hub {
                 false
             }
         }
-    }
-}
-
-/// What another attempt would not change.
-fn is_final(code: Code) -> bool {
-    [Code::NO_SESSION, Code::OUTPUT_GONE, Code::POLICY, Code::UNKNOWN_OPERATION].contains(&code)
-}
-
-fn word(code: Code) -> Ended {
-    Ended { reason: code.to_string(), code: None, signal: None }
-}
-
-fn ended(end: &End) -> Ended {
-    match end {
-        End::Exited(code) => Ended { reason: "exited".into(), code: Some(*code), signal: None },
-        End::Signalled(signal) => Ended { reason: "signalled".into(), code: None, signal: Some(*signal) },
-        End::Killed(code) => word(*code),
     }
 }
 

@@ -27,8 +27,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{hub::Hub, recording::Recording, state::State};
 pub use self::{
     recording::RecordingDir,
-    state::{Ended, Joined, Told},
+    state::{Joined, Told},
 };
+use super::ended::Ended;
 use crate::{
     clock::unix_ms,
     events::{Draft, Events},
@@ -200,7 +201,7 @@ impl Shells {
                 Err(error.into())
             }
             Err(error) => {
-                let ended = Ended { reason: error.code().to_string(), code: None, signal: None };
+                let ended = Ended::from(error.code());
                 // The row that was written first gets its end.
                 session.state.over(ended.clone());
                 self.sessions.remove(&id);

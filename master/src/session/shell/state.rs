@@ -14,13 +14,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-/// How a session ended: a word, and the exit code or the signal where there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    pub reason: String,
-    pub code: Option<i32>,
-    pub signal: Option<i32>,
-}
+use crate::session::ended::Ended;
 
 /// What a viewer is told next.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,146 @@
+//! Execs through the real binaries: they outlive their caller, the line, and the master, and their output is exact.
+
+use std::time::Duration;
+
+use landline_tests::{api::Api, master::Master, wait::eventually};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+/// The lines of one call, and the output that they carried.
+struct Reader {
+    response: Response,
+    rest: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Reader {
+    fn new(response: Response) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { response, rest: Vec::new(), output: Vec::new() }
+    }
+
+    async fn start(api: &Api, agent: &str, call: Value) -> (String, Self) {
+        let request = api.request(Method::POST, &format!("/agents/{agent}/exec")).json(&call);
+        let mut reader = Self::new(request.send().await.unwrap());
+        let started = reader.line().await.unwrap();
+        (started["exec_id"].as_str().unwrap().to_owned(), reader)
+    }
+
+    async fn from(api: &Api, id: &str, offset: usize) -> Option<Self> {
+        let response = api.request(Method::GET, &format!("/execs/{id}/output?offset={offset}")).send().await.ok()?;
+        (response.status() == StatusCode::OK).then(|| Self::new(response))
+    }
+
+    /// The next line; `None` at the end of the connection.
+    async fn line(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Value = serde_json::from_slice(&self.rest[..end]).unwrap();
+                self.rest.drain(..=end);
+                if ["stdout", "stderr"].contains(&line["type"].as_str().unwrap()) {
+                    self.output.extend(line["data"].as_str().expect("text").as_bytes());
+                }
+                return Some(line);
+            }
+            let piece = tokio::time::timeout(Duration::from_secs(60), self.response.chunk()).await.expect("a line");
+            self.rest.extend(piece.ok()??);
+        }
+    }
+
+    async fn until(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.output).contains(text) {
+            let line = self.line().await.expect("more output");
+            assert_ne!(line["type"], "error", "{line}");
+        }
+    }
+
+    async fn exit(&mut self) -> Value {
+        loop {
+            let line = self.line().await.expect("an end");
+            if ["exit", "error"].contains(&line["type"].as_str().unwrap()) {
+                return line;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_outlives_a_new_address_a_cut_line_and_a_killed_master() {
+    let mut master = Master::start().await;
+    let (_agent, link) = master.agent_behind("far", 6).await;
+    let api = master.api();
+    let count = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo $i; sleep 0.05; done; exit 9";
+    let (id, mut reader) = Reader::start(&api, "far", json!({ "shell": count })).await;
+    reader.until("20\n").await;
+    link.readdress();
+    reader.until("60\n").await;
+    link.cut();
+    let away = if std::env::var_os("LANDLINE_SOAK").is_some() { 20 } else { 4 };
+    tokio::time::sleep(Duration::from_secs(away)).await;
+    link.restore();
+    reader.until("160\n").await;
+    let mut all = reader.output.clone();
+    master.kill();
+    drop(reader);
+    master.run().await;
+    let api = master.api();
+    let mut again = eventually(Duration::from_secs(30), "the exec can be read on", || async {
+        Reader::from(&api, &id, all.len()).await
+    })
+    .await;
+    assert_eq!(again.exit().await["code"], 9);
+    all.extend(&again.output);
+    let expected: String = (1..=400).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&all), expected, "each number once");
+    let row = api.get(&format!("/execs/{id}")).await;
+    assert_eq!((&row["end_reason"], &row["exit_code"]), (&json!("exited"), &json!(9)), "{row}");
+    assert_eq!(row["now"]["output"], all.len(), "{row}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_lets_it_run_and_its_end_is_on_record() {
+    let master = Master::start().await;
+    let _agent = master.agent("desk").await;
+    let api = master.api();
+    let (id, reader) = Reader::start(&api, "desk", json!({ "shell": "cat; echo over >&2", "stdin_open": true })).await;
+    drop(reader);
+    let put = async |offset: u64, end: bool, body: &'static str| {
+        let path = format!("/execs/{id}/stdin?offset={offset}&end={end}");
+        let response = api.request(Method::PUT, &path).body(body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    assert_eq!(put(0, false, "one ").await, (200, json!({ "offset": 4 })));
+    // The same once more, and a gap.
+    assert_eq!(put(0, false, "one two ").await, (200, json!({ "offset": 8 })));
+    let (status, problem) = put(9, false, "x").await;
+    assert_eq!((status, &problem["code"], &problem["offset"]), (409, &json!("bad_offset"), &json!(8)));
+    assert_eq!(put(8, true, "three").await.0, 200);
+    let ended = eventually(Duration::from_secs(10), "its end is on record", || async {
+        let row = api.get(&format!("/execs/{id}")).await;
+        (!row["ended_at"].is_null()).then_some(row)
+    })
+    .await;
+    assert_eq!(ended["exit_code"], 0, "{ended}");
+    assert_eq!(put(13, false, "late").await.1["code"], "session_over");
+    let mut reader = Reader::from(&api, &id, 0).await.unwrap();
+    assert_eq!(reader.exit().await["code"], 0);
+    assert_eq!(reader.output, b"one two threeover\n");
+    let beyond = format!("/execs/{id}/output?offset=1000");
+    assert_eq!(api.refused(Method::GET, &beyond, None).await, (409, "output_gone".into()));
+    let again = api.refused(Method::DELETE, &format!("/execs/{id}"), None).await;
+    assert_eq!(again, (409, "session_over".into()));
+
+    let secret = json!({ "name": "other", "permissions": ["exec:run"] });
+    let other = api.post("/tokens", secret).await["secret"].as_str().unwrap().to_owned();
+    let other = api.with_token(&other);
+    let (id, _reader) = Reader::start(&api, "desk", json!({ "shell": "sleep 600" })).await;
+    let output = format!("/execs/{id}/output");
+    assert_eq!(other.refused(Method::GET, &output, None).await, (403, "not_owner".into()));
+    other.call(Method::DELETE, &format!("/execs/{id}"), None).await;
+    let row = eventually(Duration::from_secs(10), "it is cancelled", || async {
+        let row = api.get(&format!("/execs/{id}")).await;
+        (!row["ended_at"].is_null()).then_some(row)
+    })
+    .await;
+    assert_eq!(row["end_reason"], "cancelled");
+}
