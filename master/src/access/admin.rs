@@ -69,7 +69,7 @@ mod tests {
         let access = Access::new(store.clone(), Duration::from_secs(60));
         let admin = access.authenticate(&first, unix_ms()).await.unwrap();
         assert_eq!((&admin.permissions, admin.selector.is_everything()), (&Permissions::all(), true));
-        access.revoke(&admin.token_id, unix_ms(), Actor::Local.did("token.revoke")).await.unwrap();
+        access.revoke(admin.id(), unix_ms(), Actor::Local.did("token.revoke")).await.unwrap();
         ensure_admin_token(&store, data, unix_ms()).await.unwrap();
         assert_ne!(read(), first);
         assert!(access.authenticate(&first, unix_ms()).await.is_err());

@@ -40,6 +40,13 @@ pub enum Action {
     TokenCreate,
     TokenRevoke,
     AuditRead,
+    OperatorsList,
+    /// One of them, with its sessions.
+    OperatorRead,
+    OperatorAdd,
+    /// Its role, selector, password, TOTP and sessions.
+    OperatorChange,
+    OperatorRemove,
     /// Any of the four calls of the original panel.
     PanelCall,
 }
@@ -53,13 +60,15 @@ pub enum Object<'a> {
     Agent(&'a Labels),
     /// A token.
     Token,
+    /// A person's account.
+    Operator,
 }
 
 /// Why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The principal lacks the permission, whatever the object: this may be said.
-    #[error("the token lacks the permission {0}")]
+    #[error("this takes the permission {0}, for the whole fleet where it is about more than agents")]
     Permission(Permission),
     /// The object is outside the principal's selector: answer exactly as for an object that does not exist (R14).
     #[error("no such object")]
@@ -98,6 +107,11 @@ impl Action {
         Self::TokenCreate,
         Self::TokenRevoke,
         Self::AuditRead,
+        Self::OperatorsList,
+        Self::OperatorRead,
+        Self::OperatorAdd,
+        Self::OperatorChange,
+        Self::OperatorRemove,
         Self::PanelCall,
     ];
 
@@ -120,6 +134,8 @@ impl Action {
             Self::TokensList => Permission::TokensRead,
             Self::TokenCreate | Self::TokenRevoke => Permission::TokensWrite,
             Self::AuditRead => Permission::AuditRead,
+            Self::OperatorsList | Self::OperatorRead => Permission::OperatorsRead,
+            Self::OperatorAdd | Self::OperatorChange | Self::OperatorRemove => Permission::OperatorsWrite,
             Self::PanelCall => Permission::PanelCall,
         }
     }
@@ -127,7 +143,14 @@ impl Action {
     /// Whether it is about the fleet as a whole and shows what no selector can narrow.
     fn needs_whole_fleet(self) -> bool {
         match self {
-            Self::TokensList | Self::TokenRevoke | Self::AuditRead => true,
+            Self::TokensList
+            | Self::TokenRevoke
+            | Self::AuditRead
+            | Self::OperatorsList
+            | Self::OperatorRead
+            | Self::OperatorAdd
+            | Self::OperatorChange
+            | Self::OperatorRemove => true,
             Self::AgentsList
             | Self::AgentRead
             | Self::AgentAdd
@@ -171,7 +194,7 @@ pub fn authorise(principal: &Principal, action: Action, object: Object<'_>) -> R
         return Err(Denied::Permission(permission));
     }
     match object {
-        Object::Everything | Object::Token => Ok(()),
+        Object::Everything | Object::Token | Object::Operator => Ok(()),
         Object::Agent(labels) if principal.selector.matches(labels) => Ok(()),
         Object::Agent(_) => Err(Denied::Hidden),
     }

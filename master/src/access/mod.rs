@@ -5,12 +5,16 @@ mod admin;
 mod authorise;
 mod limiter;
 mod permission;
+mod principal;
+mod role;
 mod tokens;
 
 pub use admin::{ADMIN_TOKEN_FILE, AdminTokenError, ensure_admin_token};
 pub use authorise::{Action, Denied, Object, authorise};
 pub use limiter::{Limiter, TooMany};
 pub use permission::{BadPermission, Permission, Permissions};
-pub use tokens::{Access, AuthError, CreateTokenError, CreatedToken, Principal, TokenRequest};
+pub use principal::{Principal, Session, Who};
+pub use role::Role;
+pub use tokens::{Access, AuthError, CreateTokenError, CreatedToken, TokenRequest};
 
 pub use crate::store::labels::{BadLabels, Labels, Selector};

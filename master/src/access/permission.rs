@@ -23,6 +23,14 @@ words! {
         TokensRead = "tokens:read",
         TokensWrite = "tokens:write",
         AuditRead = "audit:read",
+        /// Other people's accounts: see them.
+        OperatorsRead = "operators:read",
+        /// Make, change and remove them.
+        OperatorsWrite = "operators:write",
+        /// Enrolment keys and agents that wait for approval: see them.
+        EnrolRead = "enrol:read",
+        /// Make and revoke keys, approve and reject agents.
+        EnrolWrite = "enrol:write",
         /// The four calls of the original panel.
         PanelCall = "panel:call",
     }

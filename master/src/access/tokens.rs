@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Permissions, Selector};
+use super::{Permissions, Principal, Selector, Who};
 use crate::{
     clock::millis,
     store::{Store, StoreError, audit::AuditEntry, tokens::ApiToken},
@@ -24,18 +24,6 @@ const NAME_MAX: usize = 100;
 const BELIEVED: Duration = Duration::from_secs(3);
 /// Recognised tokens kept. Only good ones are, so that no guessing fills it.
 const KEPT: u64 = 10_000;
-
-/// Who calls.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Principal {
-    pub token_id: String,
-    pub name: String,
-    pub permissions: Permissions,
-    /// Which agents it may know of.
-    pub selector: Selector,
-    /// `None` never runs out.
-    pub expires_at_ms: Option<i64>,
-}
 
 /// What a new token should hold.
 #[derive(Debug, Clone)]
@@ -107,7 +95,7 @@ impl Access {
 
     /// Whether the principal of a long stream may go on (SECURITY R15): asks the store, not the cache.
     pub async fn still(&self, principal: &Principal, now_ms: i64) -> Result<(), AuthError> {
-        let token = self.store.tokens().find(&principal.token_id).await?.ok_or(AuthError::Invalid)?;
+        let token = self.store.tokens().find(principal.id()).await?.ok_or(AuthError::Invalid)?;
         recognise(&token, now_ms).map(|_| ())
     }
 
@@ -162,7 +150,7 @@ fn derive(
         sha256: hash(secret.expose_secret()),
         permissions: request.permissions.to_string(),
         selector: selector.to_string(),
-        created_by: creator.token_id.clone(),
+        created_by: creator.owner(),
         created_at_ms: now_ms,
         expires_at_ms,
         revoked_at_ms: None,
@@ -177,7 +165,7 @@ fn recognise(token: &ApiToken, now_ms: i64) -> Result<Principal, AuthError> {
     }
     let corrupt = |what: String| AuthError::Store(StoreError::Corrupt(what));
     Ok(Principal {
-        token_id: token.id.clone(),
+        who: Who::Token { id: token.id.clone() },
         name: token.name.clone(),
         permissions: token.permissions.parse().map_err(|error: super::BadPermission| corrupt(error.to_string()))?,
         selector: token.selector.parse().map_err(|error: super::BadLabels| corrupt(error.to_string()))?,
@@ -197,13 +185,6 @@ pub(super) fn generate() -> SecretString {
 
 pub(super) fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
-}
-
-#[cfg(test)]
-impl Principal {
-    pub(crate) fn for_tests(permissions: Permissions, selector: Selector) -> Self {
-        Self { token_id: "t".to_owned(), name: "test".to_owned(), permissions, selector, expires_at_ms: None }
-    }
 }
 
 #[cfg(test)]
@@ -326,7 +307,7 @@ mod tests {
             assert!(matches!(access.authenticate(&secret, NOW + 10_000).await, Err(AuthError::Invalid)));
 
             assert!(access.still(&principal, NOW).await.is_ok());
-            assert!(access.revoke(&principal.token_id, NOW, done("token.revoke")).await.unwrap());
+            assert!(access.revoke(principal.id(), NOW, done("token.revoke")).await.unwrap());
             assert!(matches!(access.authenticate(&secret, NOW).await, Err(AuthError::Invalid)));
             assert!(matches!(access.still(&principal, NOW).await, Err(AuthError::Invalid)));
         })

@@ -36,7 +36,7 @@ pub(super) struct Caller {
 impl Caller {
     /// The caller as the audit trail names it.
     pub(super) fn actor(&self) -> Actor {
-        Actor::Token(self.token_id.clone())
+        self.principal.actor()
     }
 
     pub(super) fn source(&self) -> Option<&str> {

@@ -64,7 +64,7 @@ pub(super) async fn pass(api: &Api, caller: &Caller, repeat: Repeat, request: Re
 }
 
 async fn keyed(api: &Api, caller: &Caller, key: String, secret: bool, request: Request, next: Next) -> Response {
-    let (api, owner) = (api.clone(), caller.token_id.clone());
+    let (api, owner) = (api.clone(), caller.owner());
     // In a task: a caller that gives up must not leave the key without an outcome.
     let work = api.clone().tasks.spawn(async move {
         do_once(&api, owner, key, secret, request, next).await.unwrap_or_else(IntoResponse::into_response)

@@ -85,7 +85,7 @@ pub(super) async fn create(
         ttl: ttl(new.ttl_s)?,
         heartbeat: new.heartbeat.unwrap_or(true),
         idempotency_key: once::key(&headers)?,
-        owner: caller.token_id.clone(),
+        owner: caller.owner(),
         by: by(&caller),
     };
     let created = api.tunnels.create(request).await?;

@@ -78,6 +78,8 @@ impl AuditEntry {
 pub enum Actor {
     /// An API caller, by token id.
     Token(String),
+    /// A person, by operator id.
+    Operator(String),
     Agent(AgentId),
     /// Someone on the master's own host.
     Local,
@@ -89,6 +91,7 @@ impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Token(id) => write!(f, "token:{id}"),
+            Self::Operator(id) => write!(f, "operator:{id}"),
             Self::Agent(id) => write!(f, "agent:{id}"),
             Self::Local => f.write_str("local"),
             Self::Master => f.write_str("master"),
