@@ -9,5 +9,6 @@ pub mod identity;
 pub mod join;
 pub mod state;
 pub mod tls;
+pub mod web;
 
 mod verifier;

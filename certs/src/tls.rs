@@ -45,6 +45,18 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// For the public TCP port: the same with TLS 1.2's suites of the same ciphers behind it.
+pub(crate) fn web_provider() -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites.extend([
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ]);
+    Arc::new(provider)
+}
+
 /// For the master: both ALPNs; a client certificate is optional, and where there is one it must be of our CA. Its expiry
 /// and key are for the caller to check.
 pub fn server_config(authority: &Authority, server: &ServerIdentity) -> Result<Arc<ServerConfig>, TlsError> {

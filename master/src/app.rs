@@ -3,7 +3,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use certs::{authority::Authority, state, tls};
+use certs::{
+    authority::{Authority, ServerIdentity},
+    state, tls,
+};
 use proto::net::quic::{self, EndpointKeys, Tuning};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,6 +34,9 @@ use crate::{
 };
 
 mod background;
+mod outside;
+
+use outside::Outside;
 
 /// Where the CA lives below the data folder.
 const CA_DIR: &str = "ca";
@@ -62,6 +68,8 @@ pub enum StartError {
     Authority(#[from] certs::authority::AuthorityError),
     #[error("TLS cannot be set up")]
     Tls(#[from] tls::TlsError),
+    #[error("the certificate of public.cert_file cannot be used")]
+    OwnCertificate(#[from] certs::web::OwnError),
     #[error("the public endpoint cannot be opened")]
     Endpoint(#[from] quic::EndpointError),
     #[error("cannot listen on {address} ({key}); is another program on it?")]
@@ -77,6 +85,7 @@ pub enum StartError {
 /// A running master. Dropping it without [`stop`](Self::stop) ends its tasks with the runtime, undrained.
 pub struct App {
     pub public: SocketAddr,
+    pub public_tcp: SocketAddr,
     pub internal: SocketAddr,
     pub metrics: SocketAddr,
     drain: Duration,
@@ -102,11 +111,13 @@ impl App {
         let to_disk = events.subscribe();
         ensure_admin_token(&store, &config.data_dir, unix_ms()).await?;
         let authority = Arc::new(Authority::load_or_create(&config.data_dir.join(CA_DIR))?);
-        let endpoint = endpoint(&config, &authority)?;
+        let identity = authority.server_identity(&config.data_dir.join(CA_DIR))?;
+        let endpoint = endpoint(&config, &authority, &identity)?;
         let internal = listen("internal.listen", config.internal.listen).await?;
         let internal_unix = config.internal.unix_socket.as_deref().map(listen_unix).transpose()?;
         let metrics_socket = listen("metrics.listen", config.metrics.listen).await?;
         let public_at = endpoint.local_addr().unwrap_or(config.public.listen);
+        let outside = Outside::open(&config, &identity, public_at).await?;
 
         let limiter = Arc::new(Limiter::new());
         let fleet = Fleet::new(FleetParts {
@@ -131,6 +142,7 @@ impl App {
         .await?;
         let app = Self {
             public: public_at,
+            public_tcp: outside.address,
             internal: internal.local_addr().unwrap_or(config.internal.listen),
             metrics: metrics_socket.local_addr().unwrap_or(config.metrics.listen),
             drain: config.drain,
@@ -143,6 +155,7 @@ impl App {
             _lock: lock,
         };
         fleet.start(endpoint);
+        outside.start(&app.tasks, &app.closing, config.drain);
         app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
         app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
         let settings = ShellSettings { recordings: config.data_dir.join(RECORDINGS), strict: config.recording.strict };
@@ -207,9 +220,8 @@ impl App {
     }
 }
 
-fn endpoint(config: &Config, authority: &Authority) -> Result<quinn::Endpoint, StartError> {
-    let identity = authority.server_identity(&config.data_dir.join(CA_DIR))?;
-    let tls = tls::server_config(authority, &identity)?;
+fn endpoint(config: &Config, authority: &Authority, identity: &ServerIdentity) -> Result<quinn::Endpoint, StartError> {
+    let tls = tls::server_config(authority, identity)?;
     let stored = state::load_or_create_random(&config.data_dir.join(QUIC_KEYS), EndpointKeys::LENGTH)?;
     let mut bytes = [0; EndpointKeys::LENGTH];
     bytes.copy_from_slice(&stored);

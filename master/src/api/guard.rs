@@ -1,7 +1,7 @@
 //! What every request passes before anything looks at who sent it: the host it asks for, the shape of its path, and a
 //! net under every handler. The same for every HTTP listener (SECURITY R52, R55, R56, R38).
 
-use std::{any::Any, sync::Arc};
+use std::any::Any;
 
 use axum::{
     extract::{Request, State},
@@ -11,29 +11,8 @@ use axum::{
 };
 
 use super::problem::{CONTENT_TYPE, Kind, Problem};
-
-const LOOPBACK_NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
-
-/// The host names a listener answers to: loopback's and the configured ones. Any port: a forwarded one differs.
-#[derive(Debug, Clone)]
-pub struct Hosts(Arc<[String]>);
-
-impl Hosts {
-    pub fn new(configured: &[String]) -> Self {
-        let names = LOOPBACK_NAMES.into_iter().map(str::to_owned);
-        Self(names.chain(configured.iter().map(|name| name.to_ascii_lowercase())).collect())
-    }
-
-    pub(super) fn allows(&self, host: &str) -> bool {
-        let name = match (host.starts_with('['), host.rsplit_once(':')) {
-            // Brackets hold colons of their own.
-            (true, _) => host.find(']').map_or(host, |end| &host[..=end]),
-            (false, Some((name, port))) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            (false, _) => host,
-        };
-        self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
-    }
-}
+pub use crate::http::hosts::Hosts;
+use crate::http::hosts::host;
 
 /// Refuses requests for a host that is not served here: a page in an operator's browser reaches loopback by a name of
 /// its own (DNS rebinding).
@@ -50,19 +29,6 @@ pub async fn check_host(State(hosts): State<Hosts>, request: Request, next: Next
         return Kind::BadRequest.problem("the path holds an encoded slash, ';', '//' or a dot segment").into_response();
     }
     next.run(request).await
-}
-
-/// The one host a request names: in its target if it is absolute, else in its only Host header.
-fn host(request: &Request) -> Option<&str> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let named = hosts.next().and_then(|host| host.to_str().ok());
-    if hosts.next().is_some() {
-        return None;
-    }
-    match request.uri().authority() {
-        Some(authority) => named.filter(|named| *named == authority.as_str()),
-        None => named,
-    }
 }
 
 /// Paths that two readers could read differently.
@@ -112,30 +78,6 @@ pub fn panicked(panic: &(dyn Any + Send)) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_known_hosts_are_served() {
-        let hosts = Hosts::new(&["Panel.example".to_owned()]);
-        for good in ["127.0.0.1:7800", "localhost", "LOCALHOST:1", "[::1]:7800", "[::1]", "panel.example:80"] {
-            assert!(hosts.allows(good), "{good}");
-        }
-        for bad in ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil", "127.0.0.1@evil", "[::1", "[::2]"] {
-            assert!(!hosts.allows(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_request_names_one_host() {
-        let request = |target: &str, hosts: &[&str]| {
-            let builder = Request::builder().uri(target);
-            let builder = hosts.iter().fold(builder, |builder, host| builder.header(header::HOST, *host));
-            builder.body(axum::body::Body::empty()).unwrap()
-        };
-        assert_eq!(host(&request("/x", &["localhost"])), Some("localhost"));
-        assert_eq!(host(&request("/x", &[])), None);
-        assert_eq!(host(&request("/x", &["localhost", "localhost"])), None);
-        assert_eq!(host(&request("http://evil/x", &["localhost"])), None);
-    }
 
     #[test]
     fn paths_have_one_reading() {

@@ -20,12 +20,13 @@ pub mod openapi;
 mod panel;
 pub mod problem;
 pub mod routes;
-pub mod server;
 mod shells;
 pub mod state;
 mod tokens;
 mod tunnels;
 mod websocket;
+
+pub use crate::http::server;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tower_http::catch_panic::CatchPanicLayer;

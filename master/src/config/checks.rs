@@ -16,6 +16,9 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
             reader.error(key, format!("{listen} is not a loopback address; this socket is never public"));
         }
     }
+    if config.public.key_file.is_some() && config.public.cert_file.is_none() {
+        reader.error("public.key_file", "is of no use without public.cert_file");
+    }
     if let Some(address) = &config.public.address
         && let Err(message) = check_address(address)
     {
@@ -25,12 +28,13 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
 
 /// A tunnel must never take, nor wait for, a port of the master itself. Port 0 is chosen by the system, outside.
 fn check_ports(config: &Config, reader: &mut Reader) {
+    let tcp = config.public.tcp_listen.map(|listen| ("public.tcp_listen", listen));
     let ours: [(&str, SocketAddr); 3] = [
         ("public.listen", config.public.listen),
         ("internal.listen", config.internal.listen),
         ("metrics.listen", config.metrics.listen),
     ];
-    for (key, listen) in ours {
+    for (key, listen) in ours.into_iter().chain(tcp) {
         if config.tunnel.port_range.contains(&listen.port()) {
             reader.error("tunnel.port_range", format!("holds port {} of {key}", listen.port()));
         }

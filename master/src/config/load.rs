@@ -78,7 +78,11 @@ fn read(reader: &mut Reader) -> Config {
         data_dir,
         public: Public {
             listen: reader.address("public.listen", SocketAddr::from(([0, 0, 0, 0], 443))),
+            tcp_listen: reader.address_opt("public.tcp_listen"),
             address: reader.text("public.address"),
+            hosts: reader.text("public.hosts").map(|text| names(&text)).unwrap_or_default(),
+            cert_file: reader.path("public.cert_file"),
+            key_file: reader.path("public.key_file"),
         },
         internal: Internal {
             listen: reader.address("internal.listen", SocketAddr::from(([127, 0, 0, 1], 7800))),
@@ -213,6 +217,10 @@ mod tests {
             ("data_dir", "/tmp/x", |c| c.data_dir.display().to_string()),
             ("public.listen", "[::]:444", |c| c.public.listen.to_string()),
             ("public.address", "master.example:444", |c| c.public.address.clone().unwrap()),
+            ("public.tcp_listen", "127.0.0.1:4", |c| c.public.tcp_listen.unwrap().to_string()),
+            ("public.hosts", "b.example", |c| c.public.hosts.join(",")),
+            ("public.cert_file", "/c.pem", |c| c.public.cert_file.clone().unwrap().display().to_string()),
+            ("public.key_file", "/k.pem", |c| c.public.key_file.clone().unwrap().display().to_string()),
             ("internal.listen", "127.0.0.1:1", |c| c.internal.listen.to_string()),
             ("internal.unix_socket", "/run/x", |c| c.internal.unix_socket.clone().unwrap().display().to_string()),
             ("internal.hosts", "panel.internal", |c| c.internal.hosts.join(",")),
@@ -250,6 +258,9 @@ mod tests {
             assert_ne!(show_default(*show), Some((*value).to_owned()), "{key} is tested with its default");
             let plain = value.parse::<u64>().is_ok() || *value == "false";
             let in_file = if plain { format!("{key} = {value}") } else { format!("{key} = {value:?}") };
+            // A key alone is a mistake.
+            let beside = if *key == "public.key_file" { "public.cert_file = 'c'\n" } else { "" };
+            let in_file = format!("{beside}{in_file}");
             assert_eq!(show(&parse(&in_file, &[]).unwrap().config), *value, "{key}");
             let name = format!("LANDLINE_{}", key.to_uppercase().replace('.', "_"));
             let loaded = parse(&in_file, &[(&name, value)]).unwrap();
@@ -268,7 +279,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 31, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 35, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.

@@ -43,8 +43,16 @@ pub enum Database {
 pub struct Public {
     /// QUIC on udp.
     pub listen: SocketAddr,
+    /// HTTPS on tcp, where it is not the same port: behind a proxy that has 443/tcp.
+    pub tcp_listen: Option<SocketAddr>,
     /// `name:port` as agents reach it; stands in join tokens.
     pub address: Option<String>,
+    /// Host names besides that of `address` under which the tcp port answers (comma-separated in the file).
+    pub hosts: Vec<String>,
+    /// The operator's own certificate, PEM with its chain, for the names in it.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, PEM; where there is none it stands in `cert_file`.
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

@@ -51,11 +51,15 @@ impl Reader {
     }
 
     pub(super) fn address(&mut self, key: &str, default: SocketAddr) -> SocketAddr {
+        self.address_opt(key).unwrap_or(default)
+    }
+
+    pub(super) fn address_opt(&mut self, key: &str) -> Option<SocketAddr> {
         let parse = |value: &Value| {
             let text = text(value)?;
             text.parse().map_err(|_| format!("{text:?} is not an address like 127.0.0.1:7800 or [::]:443"))
         };
-        self.parsed(key, parse).unwrap_or(default)
+        self.parsed(key, parse)
     }
 
     pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {

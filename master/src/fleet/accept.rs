@@ -1,23 +1,15 @@
 //! The public QUIC endpoint: takes connections, bounds what strangers can cost, and hands each to its own task. The loop
 //! never waits for a peer (SECURITY R32).
 
-use std::{
-    net::IpAddr,
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use dashmap::DashMap;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use proto::{ALPN_ENROL, ALPN_LINE, code::Code, limits::AUTHENTICATE_WITHIN, net::stream::close};
 use quinn::crypto::rustls::HandshakeData;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, enrol, hello};
+use crate::access::{Place, Places};
 
 /// Handshakes that may be pending before unvalidated addresses are asked to prove themselves.
 const PENDING_BEFORE_RETRY: usize = 256;
@@ -35,59 +27,22 @@ const FORGET_EVERY: Duration = Duration::from_secs(30);
 
 /// What the accept loop counts.
 struct Gate {
-    pending: AtomicUsize,
-    networks: DashMap<IpAddr, usize>,
+    places: Arc<Places>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
 }
 
-/// One handshake in flight; dropping it frees its place.
-struct Place {
-    gate: Arc<Gate>,
-    network: IpAddr,
-}
-
 impl Gate {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
-        let before = self.pending.fetch_add(1, Ordering::Relaxed);
-        let beside = {
-            let mut pending = self.networks.entry(network).or_insert(0);
-            *pending += 1;
-            *pending
-        };
-        let place = Place { gate: self.clone(), network };
-        (before < PENDING_MAX && beside <= PENDING_PER_NETWORK).then_some(place)
-    }
-
     /// Whether an unvalidated address must prove itself first.
     fn doubtful(&self, address: IpAddr) -> bool {
-        let crowded = self.pending.load(Ordering::Relaxed) > PENDING_BEFORE_RETRY;
+        let crowded = self.places.taken() > PENDING_BEFORE_RETRY;
         crowded || self.addresses.check_key(&address).is_err()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.gate.pending.fetch_sub(1, Ordering::Relaxed);
-        self.gate.networks.remove_if_mut(&self.network, |_, pending| {
-            *pending -= 1;
-            *pending == 0
-        });
-    }
-}
-
-/// What one customer usually gets: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        v4 @ IpAddr::V4(_) => v4,
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
     }
 }
 
 /// Accepts until `stop`; connections already taken go on.
 pub(super) async fn run(fleet: Arc<Fleet>, endpoint: quinn::Endpoint, stop: CancellationToken) {
     let addresses = RateLimiter::keyed(Quota::per_second(PER_ADDRESS));
-    let gate = Arc::new(Gate { pending: AtomicUsize::new(0), networks: DashMap::new(), addresses });
+    let gate = Gate { places: Places::new(PENDING_MAX, PENDING_PER_NETWORK), addresses };
     let mut forget = tokio::time::interval(FORGET_EVERY);
     loop {
         tokio::select! {
@@ -102,7 +57,7 @@ pub(super) async fn run(fleet: Arc<Fleet>, endpoint: quinn::Endpoint, stop: Canc
     }
 }
 
-fn admit(fleet: &Arc<Fleet>, gate: &Arc<Gate>, incoming: quinn::Incoming) {
+fn admit(fleet: &Arc<Fleet>, gate: &Gate, incoming: quinn::Incoming) {
     let address = incoming.remote_address().ip();
     if !incoming.remote_address_validated() && gate.doubtful(address) {
         // Only an address that was validated already cannot be asked again; the check above excludes it.
@@ -111,7 +66,7 @@ fn admit(fleet: &Arc<Fleet>, gate: &Arc<Gate>, incoming: quinn::Incoming) {
         }
         return;
     }
-    let Some(place) = gate.enter(address) else {
+    let Some(place) = gate.places.enter(address) else {
         incoming.ignore();
         return;
     };
@@ -162,23 +117,4 @@ fn alpn(connection: &quinn::Connection) -> Option<Vec<u8>> {
 pub(super) fn peer_certificate(connection: &quinn::Connection) -> Option<Vec<u8>> {
     let chain = connection.peer_identity()?.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
     chain.first().map(|certificate| certificate.to_vec())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_network_alone_fills_the_places() {
-        let addresses = RateLimiter::keyed(Quota::per_second(PER_ADDRESS));
-        let gate = Arc::new(Gate { pending: AtomicUsize::new(0), networks: DashMap::new(), addresses });
-        let greedy: Vec<_> = (0..2 * PENDING_PER_NETWORK as u128)
-            .filter_map(|host| gate.enter(IpAddr::V6((0x2001_0db8_u128 << 96 | host).into())))
-            .collect();
-        assert_eq!(greedy.len(), PENDING_PER_NETWORK);
-        assert!(gate.enter(IpAddr::from([192, 0, 2, 1])).is_some());
-        drop(greedy);
-        assert_eq!(gate.pending.load(Ordering::Relaxed), 0);
-        assert!(gate.networks.is_empty());
-    }
 }

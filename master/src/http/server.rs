@@ -1,4 +1,5 @@
-//! Serves a router on one listener, TCP or a unix socket, with the limits that hold before anyone has authenticated (SECURITY R55). Owns
+//! Serves a router on one listener, TCP or a unix socket, with the limits that hold
+//! before anyone has authenticated (SECURITY R55). Owns
 //! connections and their deadlines; knows no route.
 
 use std::{
@@ -106,11 +107,14 @@ pub async fn serve(listener: Listening, router: Router, stop: CancellationToken,
         let (router, stop) = (router.clone(), stop.clone());
         match accepted {
             Accepted::Tcp(socket, peer) => {
-                let _ = socket.set_nodelay(true);
-                let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEP_ALIVE);
-                connections.spawn(connection(socket, Some(Peer(peer)), permit, router, stop));
+                tune(&socket);
+                let serving = connection(socket, Some(Peer(peer)), router, stop, HEADER_WITHIN);
+                connections.spawn(holding(permit, serving));
             }
-            Accepted::Unix(socket) => _ = connections.spawn(connection(socket, None, permit, router, stop)),
+            Accepted::Unix(socket) => {
+                let serving = connection(socket, None, router, stop, HEADER_WITHIN);
+                connections.spawn(holding(permit, serving));
+            }
         }
     }
     drop(listener);
@@ -133,12 +137,25 @@ async fn accept(listener: &Listening, permits: &Arc<Semaphore>) -> Option<(Accep
     }
 }
 
-async fn connection(
+async fn holding(permit: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
+    serving.await;
+    drop(permit);
+}
+
+/// Small answers leave at once, and vanished peers are found.
+pub fn tune(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&KEEP_ALIVE);
+}
+
+/// Serves one connection until its peer or `stop` ends it. A header must be there within `header_within`, the first as
+/// well as each later one.
+pub async fn connection(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<Peer>,
-    _permit: OwnedSemaphorePermit,
     router: Router,
     stop: CancellationToken,
+    header_within: Duration,
 ) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
@@ -150,7 +167,7 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_WITHIN)
+        .header_read_timeout(header_within)
         .max_buf_size(HEADER_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(socket), service)

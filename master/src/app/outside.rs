@@ -1,0 +1,74 @@
+//! The public TCP port: which certificate, which host names, and what answers under each. Puts together what `public` and
+//! others bring; serves nothing itself.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use certs::{
+    authority::ServerIdentity,
+    web::{self, OwnFiles, WebCertificates},
+};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{StartError, listen};
+use crate::{
+    config::Config,
+    http::hosts::{Hosts, without_port},
+    public::{self, binaries::Binaries, listener},
+};
+
+/// Where an operator puts agents' binaries, below the data folder.
+const AGENTS_DIR: &str = "agents";
+
+/// The bound port, not yet served.
+pub(super) struct Outside {
+    pub(super) address: SocketAddr,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    certificates: Arc<WebCertificates>,
+    router: Router,
+}
+
+impl Outside {
+    /// Binds the port that QUIC has on udp, unless another is configured for tcp.
+    pub(super) async fn open(config: &Config, identity: &ServerIdentity, quic: SocketAddr) -> Result<Self, StartError> {
+        let certificates = WebCertificates::new(identity, own_files(config))?;
+        let (key, wanted) = match config.public.tcp_listen {
+            Some(address) => ("public.tcp_listen", address),
+            None => ("public.listen", quic),
+        };
+        let listener = listen(key, wanted).await?;
+        let binaries = Binaries::new(config.data_dir.join(AGENTS_DIR));
+        let hosts = Hosts::only(names(config, wanted));
+        Ok(Self {
+            address: listener.local_addr().unwrap_or(wanted),
+            listener,
+            tls: web::server_config(certificates.clone())?,
+            certificates,
+            router: public::router(binaries, hosts),
+        })
+    }
+
+    pub(super) fn start(self, tasks: &TaskTracker, stop: &CancellationToken, grace: Duration) {
+        tasks.spawn(public::watch_certificates(self.certificates, stop.clone()));
+        tasks.spawn(listener::serve(self.listener, self.tls, self.router, stop.clone(), grace));
+    }
+}
+
+fn own_files(config: &Config) -> Option<OwnFiles> {
+    let cert = config.public.cert_file.clone()?;
+    let key = config.public.key_file.clone().unwrap_or_else(|| cert.clone());
+    Some(OwnFiles { cert, key })
+}
+
+/// How agents' owners reach this host: the public name, what is configured beside it, and the address itself if it is one.
+fn names(config: &Config, bound: SocketAddr) -> Vec<String> {
+    let mut names = config.public.hosts.clone();
+    names.extend(config.public.address.as_deref().map(|address| without_port(address).to_owned()));
+    if !bound.ip().is_unspecified() {
+        names.push(without_port(&bound.to_string()).to_owned());
+    }
+    names
+}
