@@ -23,7 +23,10 @@ use proto::{
     net::stream::FrameStream,
     shell::{ShellAttach, ShellSpec},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -65,6 +68,8 @@ pub struct Shells {
     once: Once,
     patience: Patience,
     sessions: Arc<Mutex<HashMap<ShellId, Arc<Session>>>>,
+    /// One for each session that starts or runs.
+    places: Arc<Semaphore>,
     running: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -72,7 +77,8 @@ pub struct Shells {
 impl Shells {
     /// When `shutdown` is cancelled, every session ends.
     pub fn new(policy: Arc<Policy>, once: Once, patience: Patience, shutdown: CancellationToken) -> Self {
-        Self { policy, once, patience, sessions: Arc::default(), running: TaskTracker::new(), shutdown }
+        let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+        Self { policy, once, patience, sessions: Arc::default(), places, running: TaskTracker::new(), shutdown }
     }
 
     /// Resolves when nothing runs any more. To be called after the shutdown.
@@ -115,9 +121,10 @@ impl Shells {
     }
 
     async fn start(&self, id: RequestId, taken_ms: i64, spec: &ShellSpec) -> Result<Arc<Session>, (Code, String)> {
-        if self.is_full() {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err((Code::BUSY, format!("{SESSIONS_MAX} sessions run on this agent; end one first")));
-        }
+        };
+        self.forget_the_oldest();
         let begun = self.once.begin(id, taken_ms).await.map_err(|error| {
             tracing::error!(%id, error = &error as &dyn std::error::Error, "a shell was not started");
             let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
@@ -132,14 +139,20 @@ impl Shells {
         self.lock().insert(session.id, session.clone());
         let idle = (spec.idle_ms > 0).then(|| Duration::from_millis(spec.idle_ms));
         let limits = Limits { idle, patience: self.patience };
-        self.running.spawn(self.clone().keep(begun, session.clone(), terminal, limits));
+        self.running.spawn(self.clone().keep((begun, place), session.clone(), terminal, limits));
         tracing::info!(%id, pid, "a shell was opened");
         Ok(session)
     }
 
-    async fn keep(self, begun: Begun, session: Arc<Session>, terminal: Terminal, limits: Limits) {
+    async fn keep(
+        self,
+        held: (Begun, OwnedSemaphorePermit),
+        session: Arc<Session>,
+        terminal: Terminal,
+        limits: Limits,
+    ) {
         keeper::keep(session.clone(), terminal, limits, self.shutdown.clone()).await;
-        drop(begun);
+        drop(held);
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
@@ -148,17 +161,14 @@ impl Shells {
         self.lock().remove(&session.id);
     }
 
-    /// Makes room by forgetting the session that ended first.
-    fn is_full(&self) -> bool {
+    /// Bounds what is kept of ended sessions: the one that ended first goes.
+    fn forget_the_oldest(&self) {
         let mut sessions = self.lock();
-        let ended = |session: &Arc<Session>| session.ended_at();
-        let running = sessions.values().filter(|session| ended(session).is_none()).count();
         if sessions.len() >= 2 * SESSIONS_MAX {
-            let oldest: Option<(Instant, ShellId)> =
-                sessions.values().filter_map(|session| Some((ended(session)?, session.id))).min();
+            let ended = |session: &Arc<Session>| Some((session.ended_at()?, session.id));
+            let oldest: Option<(Instant, ShellId)> = sessions.values().filter_map(ended).min();
             oldest.and_then(|(_, id)| sessions.remove(&id));
         }
-        running >= SESSIONS_MAX
     }
 
     fn launch(&self, id: RequestId, spec: &ShellSpec) -> Result<Terminal, LaunchError> {

@@ -203,3 +203,28 @@ async fn unknown_sessions_and_bytes_are_refused() {
     let (reply, _) = bench.open(beyond).await;
     assert!(matches!(reply, Ok(OpenReply::Refused(refused)) if refused.code == Code::OUTPUT_GONE));
 }
+
+#[tokio::test]
+async fn many_opened_at_once_are_no_more_than_there_is_room_for() {
+    let bench = Bench::start(ALLOW_ALL, exec::Patience::default()).await;
+    let one = || bench.open(Operation::Shell(on_terminal("read x")));
+    let opened = futures_util::future::join_all((0..SESSIONS_MAX + 16).map(|_| one())).await;
+    let (mut streams, mut refused) = (Vec::new(), 0);
+    for (reply, stream) in opened {
+        match reply.unwrap() {
+            OpenReply::Opened(_) => streams.push(stream),
+            OpenReply::Refused(reason) => {
+                assert_eq!(reason.code, Code::BUSY);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((streams.len(), refused), (SESSIONS_MAX, 16));
+    // One that ended makes room for another.
+    let ended = streams.pop().unwrap();
+    let mut ended = Viewer::begin("", ended).await;
+    ended.say(ToShell::Input(b"\r".to_vec())).await;
+    assert_eq!(ended.last().await, End::Exited(0));
+    let (reply, _stream) = one().await;
+    assert!(matches!(reply.unwrap(), OpenReply::Opened(_)));
+}
