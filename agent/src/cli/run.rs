@@ -8,6 +8,7 @@ use landline_agent::{
     config::{Config, Mistakes},
     link::member::MemberError,
 };
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
@@ -23,6 +24,8 @@ pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(shut_down_on_signals(shutdown.clone())?);
+        // Beyond a limit of file sizes a write then fails, where the signal would end the agent.
+        let _file_size = signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).context("cannot listen for SIGXFSZ")?;
         let result = app::run(config, shutdown).await;
         signals.abort();
         anyhow::Ok(result)

@@ -167,7 +167,10 @@ impl Into<'_> {
         let last = parts.pop().ok_or_else(|| refused(name, "it has no name"))?;
         let dir = self.walk(&parts).map_err(|error| error.at(name))?;
         let bytes = match create_new(&dir, &last, mode) {
-            Ok(file) => pour(content, &file, self.out),
+            Ok(file) => pour(content, &file, self.out).inspect_err(|_| {
+                // Half a file is none; it would also keep a full disk full.
+                let _ = unlinkat(&dir, &last, AtFlags::empty());
+            }),
             Err(error) if error.code == Code::EXISTS && self.replace => {
                 let place = self.place.below(&dir, &last)?;
                 let temp = place.create_fresh()?;
