@@ -117,8 +117,8 @@ impl From<ShellError> for Problem {
             ShellError::Store(error) => error.into(),
             ShellError::Recording(cause) => {
                 tracing::error!(%cause, "a shell was not opened: its recording cannot be written");
-                Kind::StoreUnavailable
-                    .problem("the recording cannot be written, and no session may go unrecorded; is the disk full?")
+                Kind::RecordingFailed
+                    .problem("no session may go unrecorded; is there room on the disk of the master's data folder?")
             }
             ShellError::TooLarge => Kind::Invalid.problem(error.to_string()),
         }

@@ -89,6 +89,7 @@ problems! {
     WrongHash UNPROCESSABLE_ENTITY "wrong_hash" "What arrived is not what was announced";
     BadArchive UNPROCESSABLE_ENTITY "bad_archive" "Not an archive that may be extracted";
     IoFailed BAD_GATEWAY "io_failed" "The agent's file system failed";
+    RecordingFailed INSUFFICIENT_STORAGE "recording_failed" "The recording cannot be written";
     NoSpace INSUFFICIENT_STORAGE "no_space" "No room on the agent's disk";
     SpawnFailed UNPROCESSABLE_ENTITY "spawn_failed" "The program could not be started";
     AgentRefused UNPROCESSABLE_ENTITY "agent_refused" "The agent does not take this request";

@@ -56,6 +56,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Whether the event that was begun has another line.
+    pub fn is_inside(&self) -> bool {
+        self.repeated
+    }
+
     /// What this line says. Lines of unknown codes, the header and torn lines say nothing.
     pub fn line(&mut self, line: &str) -> Option<(f64, Cast)> {
         let Ok(Value::Array(parts)) = serde_json::from_str::<Value>(line) else { return None };

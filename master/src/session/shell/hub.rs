@@ -37,6 +37,11 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Between attempts to write the end of a session while the database is away.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
+/// Time for the agent to end a session that may not go on.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// An agent ends what nobody is attached to after ten minutes; one that stays away longer than this has no session left.
+const AWAY_AT_MOST: Duration = Duration::from_secs(15 * 60);
+
 /// Why a stream ended and the session did not.
 #[derive(Debug)]
 enum Broken {
@@ -105,12 +110,16 @@ impl Hub {
         self.shells.forget(&self.session).await;
     }
 
-    /// Waits for the agent and takes the session up again.
+    /// Waits for the agent and takes the session up again. One that does not come back has ended it.
     async fn reattach(&mut self) -> Result<WorkStream, Broken> {
         let session = &self.session;
         let offset = self.recording.as_ref().map_or_else(|| session.state.offset(), Recording::offset);
         let attach = Operation::ShellAttach(ShellAttach { session: session.id, offset });
-        again::take_up(&self.shells.fleet, &session.agent, &attach).await.map_err(Broken::Refused)
+        let taken = again::take_up(&self.shells.fleet, &session.agent, &attach);
+        match tokio::time::timeout(AWAY_AT_MOST, taken).await {
+            Ok(taken) => taken.map_err(Broken::Refused),
+            Err(_) => Err(Broken::Refused(Code::UNATTACHED)),
+        }
     }
 
     async fn follow(&mut self, work: WorkStream) -> Result<Ended, Broken> {
@@ -164,11 +173,19 @@ impl Hub {
                 }
             }
         };
-        tokio::select! {
+        let over = tokio::select! {
             biased;
             heard = hear => heard,
             broken = tell => Err(broken),
+        };
+        if matches!(over, Err(Broken::Unrecorded)) {
+            // What goes on unseen is ended; a line that is lost meanwhile leaves it to the agent, which waits ten minutes.
+            if send.write_frame(&ToShell::Close).await.is_ok() {
+                let gone = async { while !matches!(recv.next().await, Ok(FromShell::Ended(_)) | Err(_)) {} };
+                let _ = tokio::time::timeout(CLOSED_WITHIN, gone).await;
+            }
         }
+        over
     }
 
     /// On record first, then shown.
@@ -193,15 +210,13 @@ impl Hub {
     }
 
     fn write(&mut self, write: impl FnOnce(&mut Recording, i64) -> std::io::Result<()>) -> Result<(), Broken> {
-        let Some(recording) = &mut self.recording else { return Ok(()) };
+        let unrecorded = if self.shells.settings.strict { Err(Broken::Unrecorded) } else { Ok(()) };
+        let Some(recording) = &mut self.recording else { return unrecorded };
         if let Err(error) = write(recording, unix_ms()) {
             tracing::error!(id = %self.session.id, %error, "a recording could not be written");
-            if self.shells.settings.strict {
-                return Err(Broken::Unrecorded);
-            }
             self.session.incomplete();
             self.recording = None;
-            return Ok(());
+            return unrecorded;
         }
         if self.synced.elapsed() >= SYNC_EVERY {
             self.synced = Instant::now();

@@ -25,6 +25,8 @@ pub(super) struct Recording {
     held: Vec<u8>,
     /// Output up to here is on record, or known to be lost.
     offset: u64,
+    /// Bytes of the file up to the end of its last event.
+    length: u64,
 }
 
 impl RecordingDir {
@@ -73,25 +75,32 @@ impl Recording {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(cast::header(size, started_ms / 1000, term, title).as_bytes())?;
-        file.sync_all()?;
-        Ok(Self { file, started_ms, held: Vec::new(), offset: 0 })
+        let header = cast::header(size, started_ms / 1000, term, title);
+        if let Err(error) = file.write_all(header.as_bytes()).and_then(|()| file.sync_all()) {
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
+        Ok(Self { file, started_ms, held: Vec::new(), offset: 0, length: header.len() as u64 })
     }
 
-    /// Goes on where an earlier master was stopped: a torn last line goes, and the rest is counted.
+    /// Goes on where an earlier master was stopped: a torn last event goes, and the rest is counted.
     pub(super) fn resume(path: &Path, started_ms: i64) -> io::Result<Self> {
         let mut reader = cast::Reader::default();
-        let (mut offset, mut length) = (0, 0);
+        let (mut offset, mut length, mut read, mut said) = (0, 0, 0, 0);
         let mut lines = BufReader::new(File::open(path)?);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
-            length += line.len() as u64;
-            offset += counted(reader.line(&String::from_utf8_lossy(&line)));
+            read += line.len() as u64;
+            said += counted(reader.line(&String::from_utf8_lossy(&line)));
             line.clear();
+            // An event of two lines counts when both are there.
+            if !reader.is_inside() {
+                (offset, length) = (said, read);
+            }
         }
         let file = OpenOptions::new().append(true).open(path)?;
         file.set_len(length)?;
-        Ok(Self { file, started_ms, held: Vec::new(), offset })
+        Ok(Self { file, started_ms, held: Vec::new(), offset, length })
     }
 
     /// Where to go on in the session's output.
@@ -133,7 +142,13 @@ impl Recording {
 
     fn write(&mut self, event: Cast, now_ms: i64) -> io::Result<()> {
         let seconds = now_ms.saturating_sub(self.started_ms).max(0) as f64 / 1000.0;
-        self.file.write_all(cast::event(seconds, &event).as_bytes())?;
+        let text = cast::event(seconds, &event);
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            // Half an event would spoil what comes behind it.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += text.len() as u64;
         self.offset += counted([(seconds, event)]);
         Ok(())
     }
@@ -184,7 +199,9 @@ mod tests {
             let mut resumed = Recording::resume(&torn, 1_700_000_000_000).unwrap();
             assert!(resumed.offset() <= 17);
             resumed.output(b"x", 1_700_000_003_000).unwrap();
-            assert!(fs::read(&torn).unwrap().ends_with(b"\"x\"]\n"));
+            let mut reader = cast::Reader::default();
+            let replayed = counted(fs::read_to_string(&torn).unwrap().lines().filter_map(|line| reader.line(line)));
+            assert_eq!(replayed, resumed.offset(), "cut at {cut}: what is on record is replayed");
         }
         assert_eq!(Recording::resume(&path, 1_700_000_000_000).unwrap().offset(), 17);
     }
