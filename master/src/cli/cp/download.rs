@@ -1,6 +1,10 @@
 //! One file from an agent, going on where an earlier attempt ended.
 
-use std::{ffi::OsStr, io::Write, str::FromStr};
+use std::{
+    ffi::OsStr,
+    io::{self, ErrorKind, Write},
+    str::FromStr,
+};
 
 use anyhow::{Context as _, bail};
 use http_body_util::BodyExt;
@@ -38,6 +42,8 @@ struct State {
 enum Failed {
     Call(CallError),
     Local(anyhow::Error),
+    /// This disk is full, or the quota used up.
+    NoRoom(io::Error),
     /// Not the bytes that were sent: begin again.
     Spoilt,
 }
@@ -74,6 +80,7 @@ pub(super) async fn fetch(
         match result {
             Ok(size) => return Ok(size),
             Err(Failed::Local(error)) => return Err(error),
+            Err(Failed::NoRoom(error)) => return Err(error.into()),
             Err(Failed::Spoilt) if spoilt => bail!("what arrived is not what was sent, twice (wrong_hash)"),
             Err(Failed::Spoilt) => spoilt = true,
             Err(Failed::Call(CallError::Problem(problem))) if problem.code == "precondition_failed" => {}
@@ -91,7 +98,7 @@ impl Fetch<'_> {
         let state = State::of(response.headers()).map_err(Failed::Local)?;
         self.learn(&state);
         let key = format!("{}\0{}", self.from, self.name.display());
-        let local = |error: std::io::Error| Failed::Local(error.into());
+        let local = |error: io::Error| Failed::Local(error.into());
         let mut part = self.folder.part(&key, &state.etag, state.size).map_err(local)?;
         let there = part.len().map_err(local)?;
         self.meter.stands_at(there);
@@ -102,7 +109,14 @@ impl Fetch<'_> {
         }
         let mut hasher = blake3::Hasher::new();
         part.hash(&mut hasher).map_err(local)?;
-        let told = self.receive(response, missing.then_some(&mut part), &mut hasher).await?;
+        let told = match self.receive(response, missing.then_some(&mut part), &mut hasher).await {
+            Err(Failed::NoRoom(error)) => {
+                // On a full disk what arrived would only keep it full.
+                part.discard();
+                return Err(local(error));
+            }
+            received => received?,
+        };
         if told.is_none() || part.len().map_err(local)? != state.size {
             return Err(Failed::Call(self.cut()));
         }
@@ -151,7 +165,7 @@ impl Fetch<'_> {
                 Ok(piece) => {
                     if let Some(part) = &mut part {
                         hasher.update(&piece);
-                        part.file.write_all(&piece).map_err(|error| Failed::Local(error.into()))?;
+                        part.file.write_all(&piece).map_err(unwritten)?;
                         self.meter.moved(piece.len());
                     }
                 }
@@ -175,6 +189,13 @@ impl State {
             mode: text(headers, &MODE).and_then(|mode| u32::from_str_radix(&mode, 8).ok()),
             modified_ns: number(headers, &MODIFIED),
         })
+    }
+}
+
+fn unwritten(error: io::Error) -> Failed {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Failed::NoRoom(error),
+        _ => Failed::Local(error.into()),
     }
 }
 

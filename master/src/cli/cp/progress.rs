@@ -11,6 +11,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::output;
+
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
 
 /// The whole copy. Clones share it.
@@ -47,7 +49,7 @@ impl Progress {
 
     /// A line above the bar.
     pub(super) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| eprintln!("{}", output::plain_lines(text)));
     }
 
     pub(super) fn finish(&self) {
@@ -56,7 +58,7 @@ impl Progress {
 
     /// One file of it.
     pub(super) fn file(&self, name: String) -> Meter {
-        self.bar.set_message(name);
+        self.bar.set_message(output::plain(&name));
         Meter { bar: self.bar.clone(), at: Arc::default() }
     }
 }
