@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: demo demo-down test check bench audit fuzz rust
+.PHONY: demo demo-down test soak check bench audit fuzz rust
 
 ## demo: a master, three agents and an HTTPS site behind each, in the foreground; Ctrl-C ends it
 demo: rust
@@ -19,6 +19,11 @@ demo-down:
 test: rust
 	deploy/dev/install-test-tools
 	deploy/dev/run-tests
+
+## soak: the tests that have a long form, at its full counts: 2 GiB, 20,000 files, 50 kills, 100,000 swaps; half an hour
+soak: rust
+	deploy/dev/install-test-tools
+	deploy/dev/run-soak
 
 ## check: what needs no other programs: format, lints, unit tests
 check: rust

@@ -1,11 +1,15 @@
 //! One real agent process in a folder of its own.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{binary, process::Process};
+use crate::{
+    binary,
+    confined::{self, Prefix},
+    process::Process,
+};
 
 /// Everything an owner may allow; what the tests of features run under.
 pub const ALLOW_ALL: &str = "allow_all = true\n";
@@ -16,6 +20,7 @@ pub struct Agent {
     pub id: String,
     pub folder: TempDir,
     environment: Vec<(String, String)>,
+    prefix: Prefix,
     process: Option<Process>,
 }
 
@@ -36,7 +41,7 @@ impl Agent {
             std::fs::write(&file, policy).expect("a policy");
             environment.push(("LANDLINE_POLICY_FILE".to_owned(), file.display().to_string()));
         }
-        Self { id, folder, environment, process: None }
+        Self { id, folder, environment, prefix: Prefix::new(), process: None }
     }
 
     /// Sets a variable for the starts to come.
@@ -45,13 +50,18 @@ impl Agent {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Confines the starts to come.
+    pub fn confine(&mut self, prefix: Prefix) {
+        self.prefix = prefix;
+    }
+
     /// Sends the agent's line through a link instead of straight to the master.
     pub fn through(&mut self, link: &crate::link::Link) {
         self.set("MASTER_URL", &link.address.to_string());
     }
 
     pub fn start(&mut self) {
-        let mut command = Command::new(binary("landline-agent"));
+        let mut command = confined::command(&self.prefix, &binary("landline-agent"));
         command.arg("run").current_dir(self.folder.path()).envs(self.environment.iter().cloned());
         self.process = Some(Process::start(command, &self.log_path()));
     }

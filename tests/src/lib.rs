@@ -3,6 +3,8 @@
 
 pub mod agent;
 pub mod api;
+pub mod confined;
+pub mod copying;
 pub mod liar;
 pub mod link;
 pub mod master;
@@ -11,6 +13,7 @@ pub mod peers;
 pub mod postgres;
 pub mod process;
 pub mod puppet;
+pub mod soak;
 pub mod sockets;
 pub mod terminal;
 pub mod tools;

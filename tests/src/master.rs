@@ -1,11 +1,6 @@
 //! One real master process in a folder of its own, on ports of its own.
 
-use std::{
-    fs::File,
-    path::PathBuf,
-    process::{Command, ExitStatus},
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf, process::ExitStatus, time::Duration};
 
 use reqwest::Method;
 use rustix::fs::{FlockOperation, flock};
@@ -16,6 +11,7 @@ use crate::{
     agent::{ALLOW_ALL, Agent},
     api::Api,
     binary,
+    confined::{self, Prefix},
     link::Link,
     peers::free_port,
     process::Process,
@@ -32,6 +28,7 @@ pub struct Master {
     /// Where its tunnels listen.
     pub range: std::ops::RangeInclusive<u16>,
     environment: Vec<(String, String)>,
+    prefix: Prefix,
     process: Option<Process>,
     _range: OwnRange,
 }
@@ -95,6 +92,7 @@ impl Master {
             metrics_port,
             range,
             environment: Vec::new(),
+            prefix: Prefix::new(),
             process: None,
             _range: own_range,
         }
@@ -104,6 +102,11 @@ impl Master {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Confines the starts to come.
+    pub fn confine(&mut self, prefix: Prefix) {
+        self.prefix = prefix;
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn run(&mut self) {
         self.spawn();
@@ -111,7 +114,7 @@ impl Master {
     }
 
     pub fn spawn(&mut self) {
-        let mut command = Command::new(binary("landline"));
+        let mut command = confined::command(&self.prefix, &binary("landline"));
         command.arg("serve").arg("--config").arg(self.folder.path().join("landline.toml"));
         command.envs(self.environment.iter().cloned());
         self.process = Some(Process::start(command, &self.log_path()));

@@ -4,6 +4,11 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -77,6 +82,35 @@ impl Drop for Process {
             eprintln!("--- {} ---", self.log_path.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
+    }
+}
+
+/// The highest resident memory that a process had while this watched it, looked at every 20 ms.
+#[derive(Debug)]
+pub struct Peak {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Peak {
+    pub fn watch(pid: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let over = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut peak = resident(pid);
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+                peak = peak.max(resident(pid));
+            }
+            peak
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends the watch; bytes.
+    pub fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("reading /proc does not panic")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landline_tests::{api::Api, master::Master, wait::eventually};
+use landline_tests::{api::Api, master::Master, soak, wait::eventually};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -75,8 +75,7 @@ async fn an_exec_outlives_a_new_address_a_cut_line_and_a_killed_master() {
     link.readdress();
     reader.until("60\n").await;
     link.cut();
-    let away = if std::env::var_os("LANDLINE_SOAK").is_some() { 20 } else { 4 };
-    tokio::time::sleep(Duration::from_secs(away)).await;
+    tokio::time::sleep(Duration::from_secs(soak::count(4, 20))).await;
     link.restore();
     reader.until("160\n").await;
     let mut all = reader.output.clone();

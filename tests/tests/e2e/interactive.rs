@@ -12,6 +12,7 @@ use std::{
 
 use landline_tests::{
     api::port_of,
+    copying::{content_file, cp, parts_in},
     link::{Link, Shape},
     master::Master,
     terminal::{Terminal, open},
@@ -122,6 +123,43 @@ async fn alone_a_keystroke_is_echoed_beside_bulk() {
     stop.store(true, Ordering::Relaxed);
     println!("echo p50/p99: idle {idle:?}; beside {rate:.0} MB/s of download {busy:?}");
     assert!(busy.1 < Duration::from_millis(200), "{busy:?}");
+}
+
+/// The same while a copy in each direction takes what the line has.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_a_keystroke_is_echoed_beside_transfers() {
+    let (master, folder) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = master.agent("near").await;
+    let api = master.api();
+    let id = open(&api, "near", "stty raw -echo; echo ready; exec cat").await;
+    let mut terminal = Terminal::attach(&api, &id, "offset=0").await.unwrap();
+    terminal.until_text("ready").await;
+    let idle = echoes(&mut terminal).await;
+    content_file(&folder.path().join("large"), 4 << 30, 1);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut worst = Duration::ZERO;
+    for (what, from, to) in [
+        ("upload", path("large"), format!("near:{}", path("up"))),
+        ("download", format!("near:{}", path("large")), path("down")),
+    ] {
+        let mut copy = cp(&master, &["-q", &from, &to]).spawn().unwrap();
+        let arrived = || parts_in(folder.path()).iter().map(|part| size(&folder.path().join(part))).sum::<u64>();
+        until(Duration::from_secs(60), "bytes flow", || arrived() > 64 << 20).await;
+        let (before, started) = (arrived(), Instant::now());
+        let busy = echoes(&mut terminal).await;
+        let rate = (arrived() - before) as f64 / started.elapsed().as_secs_f64() / 1e6;
+        assert!(copy.try_wait().unwrap().is_none(), "the {what} was over before the keystrokes were");
+        copy.kill().unwrap();
+        copy.wait().unwrap();
+        println!("echo p50/p99: idle {idle:?}; beside an {what} of {rate:.0} MB/s {busy:?}");
+        worst = worst.max(busy.1);
+        parts_in(folder.path()).iter().for_each(|part| std::fs::remove_file(folder.path().join(part)).unwrap());
+    }
+    assert!(worst < Duration::from_millis(200), "{worst:?}");
+}
+
+fn size(path: &std::path::Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
 /// p50 and p99 of 300 keystrokes, one after the other.

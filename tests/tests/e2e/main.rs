@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed step is a failed test; figures go to its log")]
 
+mod bad_files;
 mod bad_link;
 mod clocks;
 mod crash;
@@ -9,17 +10,21 @@ mod desk;
 mod enrolment;
 mod execs;
 mod files;
+mod full_disks;
 mod hostile_agent;
 mod hostile_master;
-
 mod hostile_target;
 mod interactive;
 mod outside_judges;
 mod panel;
 mod readme;
+mod recordings;
 mod secrets;
 mod shells;
 mod starts;
+mod transfer_kills;
+mod transfer_rates;
+mod transfer_sizes;
 mod transfers;
 mod tunnel_bytes;
 mod tunnel_limits;

@@ -10,6 +10,7 @@ use landline_tests::{
     agent::Agent,
     binary,
     master::Master,
+    soak,
     terminal::{Terminal, open},
     wait::eventually,
 };
@@ -102,7 +103,7 @@ async fn a_session_outlives_a_cut_line_a_new_address_and_a_killed_master() {
     link.readdress();
     terminal.until_text("60\n").await;
     link.cut();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(soak::count(4, 20))).await;
     link.restore();
     terminal.until_text("160\n").await;
     assert!(counted(&terminal.shown) >= 160);
@@ -224,17 +225,20 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.keys("landline shell desk\n");
     tmux.keys("PS1='remo''te> '; cd /\n");
     tmux.shows("remote>").await;
-    tmux.keys(&format!("vi {}\n", text.display()));
+    tmux.keys(&format!("vim -u NONE {}\n", text.display()));
     tmux.shows("this is line 20").await;
-    tmux.keys("Goadded by vi\u{1b}:wq\n");
-    eventually(Duration::from_secs(10), "vi wrote the file", || async {
-        std::fs::read_to_string(&text).unwrap().ends_with("added by vi\n").then_some(())
+    tmux.resize(100, 40);
+    tmux.shows("this is line 38").await;
+    tmux.resize(80, 24);
+    tmux.keys("Goadded by vim\u{1b}:wq\n");
+    eventually(Duration::from_secs(10), "vim wrote the file", || async {
+        std::fs::read_to_string(&text).unwrap().ends_with("added by vim\n").then_some(())
     })
     .await;
     tmux.keys(&format!("less {}\n", text.display()));
     tmux.shows("this is line 22").await;
     tmux.keys("G");
-    tmux.shows("added by vi").await;
+    tmux.shows("added by vim").await;
     tmux.resize(100, 40);
     tmux.keys("g");
     tmux.shows("this is line 39").await;

@@ -1,24 +1,17 @@
 //! Files to and from an agent: through the API as a program would call it, and with `landline cp`.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::PermissionsExt, path::Path};
 
-use landline_tests::{agent::Agent, api::Api, binary, link::Shape, master::Master};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use landline_tests::{
+    agent::Agent,
+    api::Api,
+    copying::{content, copied, parts_in},
+    master::Master,
+    soak,
+};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Bytes that differ all over, the same for the same seed.
-fn content(length: usize, seed: u8) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 /// A master and one agent that opens one folder.
 struct World {
@@ -46,8 +39,7 @@ impl World {
 
     /// What stands beside the files: parts that nobody finished.
     fn parts(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter_map(|name| Some(name.to_str()?.to_owned())).filter(|name| name.ends_with(".part")).collect()
+        parts_in(self.folder.path())
     }
 
     async fn get(&self, path: &Path, headers: &[(&str, &str)]) -> Response {
@@ -167,22 +159,6 @@ async fn what_cannot_be_carried_is_refused_by_its_own_code() {
     let _ = &world.agent;
 }
 
-/// `landline cp` against one master, not yet started.
-fn cp(master: &Master, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("landline"));
-    command.env("LANDLINE_URL", master.url()).env("LANDLINE_DATA_DIR", master.data()).arg("cp").args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Exit code, output and errors of a copy that ends by itself.
-async fn copied(master: &Master, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = cp(master, arguments);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn cp_takes_files_both_ways_and_says_what_it_could_not() {
     let world = world().await;
@@ -233,96 +209,6 @@ async fn cp_takes_files_both_ways_and_says_what_it_could_not() {
     assert!(parts_in(desk.path()).is_empty());
 }
 
-fn parts_in(folder: &Path) -> Vec<String> {
-    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter_map(|name| Some(name.to_str()?.to_owned())).filter(|name| name.ends_with(".part")).collect()
-}
-
-/// What is killed with -9 while a copy runs.
-#[derive(Debug, Clone, Copy)]
-enum Victim {
-    Master,
-    Agent,
-    Copy,
-}
-
-/// A copy that is killed around, at random moments, until it is through. Whoever looks at the destination meanwhile sees
-/// the old file or the new one.
-async fn copy_among_kills(up: bool, seed: u64) {
-    let (size, kills) = if std::env::var_os("LANDLINE_SOAK").is_some() { (200_000_000, 50) } else { (16_000_000, 4) };
-    let mut random = StdRng::seed_from_u64(seed);
-    let (mut master, here, there) = (Master::start().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut agent, link) = master.agent_behind("store", seed).await;
-    let new = content(size, 4);
-    let old = content(100_000, 5);
-    let (source, destination) = if up { (&here, &there) } else { (&there, &here) };
-    std::fs::write(source.path().join("f"), &new).unwrap();
-    let target = destination.path().join("f");
-    std::fs::write(&target, &old).unwrap();
-    let local = here.path().join("f").display().to_string();
-    let remote = format!("store:{}", there.path().join("f").display());
-    let arguments = if up { ["-q", &local, &remote] } else { ["-q", &remote, &local] };
-
-    let seconds = if kills > 4 { 60 } else { 4 };
-    link.shape(Shape { rate: Some(size as u64 / seconds), ..Shape::default() });
-    let mut running = cp(&master, &arguments).spawn().unwrap();
-    let mut done = 0;
-    while done < kills {
-        tokio::time::sleep(Duration::from_millis(random.random_range(100..1_200))).await;
-        let now = std::fs::read(&target).unwrap();
-        assert!(now == old || now == new, "a mixture of {} bytes", now.len());
-        if let Some(status) = running.try_wait().unwrap() {
-            // It gives up at once only while nothing moved; and when it is through too early, it begins anew.
-            if status.success() {
-                std::fs::write(&target, &old).unwrap();
-            }
-            running = cp(&master, &arguments).spawn().unwrap();
-            continue;
-        }
-        let victim = [Victim::Master, Victim::Agent, Victim::Copy][random.random_range(0..3)];
-        match victim {
-            Victim::Master => {
-                master.kill();
-                master.run().await;
-            }
-            Victim::Agent => {
-                agent.kill();
-                agent.start();
-            }
-            Victim::Copy => {
-                running.kill().unwrap();
-                running.wait().unwrap();
-                running = cp(&master, &arguments).spawn().unwrap();
-            }
-        }
-        master.api().online("store", Duration::from_secs(60)).await;
-        done += 1;
-    }
-    link.shape(Shape::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        match running.try_wait().unwrap() {
-            Some(status) if status.success() => break,
-            Some(_) => running = cp(&master, &arguments).spawn().unwrap(),
-            None => {}
-        }
-        assert!(Instant::now() < deadline, "it is not through: {}", master.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(std::fs::read(&target).unwrap() == new);
-    assert_eq!((parts_in(here.path()), parts_in(there.path())), (vec![], vec![]), "parts are left");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_comes_through_whoever_is_killed() {
-    copy_among_kills(true, 11).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_download_comes_through_whoever_is_killed() {
-    copy_among_kills(false, 12).await;
-}
-
 /// A folder with folders, links and small files of many sizes; their hash by name.
 fn plant(top: &Path, files: usize) {
     for number in 0..files {
@@ -362,7 +248,7 @@ fn snapshot(top: &Path) -> std::collections::BTreeMap<std::path::PathBuf, String
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_goes_both_ways_and_only_what_differs_goes_again() {
     let world = world().await;
-    let files = if std::env::var_os("LANDLINE_SOAK").is_some() { 20_000 } else { 400 };
+    let files = soak::count(400, 20_000);
     let desk = tempfile::tempdir().unwrap();
     let source = desk.path().join("tree");
     std::fs::create_dir(&source).unwrap();
