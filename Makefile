@@ -4,10 +4,12 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: demo demo-down test soak check bench audit fuzz rust
+.PHONY: demo demo-down dashboard test soak check bench audit fuzz rust
 
 ## demo: a master, three agents and an HTTPS site behind each, in the foreground; Ctrl-C ends it
 demo: rust
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory dashboard; \
+	else echo "No dashboard: npm is missing. Install Node.js 20 or newer, then: make dashboard" >&2; fi
 	$(CARGO) build --workspace --bins
 	@exec $(BIN)/landline demo --dir $(DEMO_DIR) </dev/null
 
@@ -15,9 +17,15 @@ demo: rust
 demo-down:
 	@[ ! -x $(BIN)/landline ] || $(BIN)/landline demo --dir $(DEMO_DIR) --down
 
+## dashboard: the pages that the master serves at /, from master/dashboard; needs Node.js 20 or newer
+dashboard:
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer, on Debian: apt-get install nodejs npm" >&2; exit 1; }
+	cd master/dashboard && npm ci --no-fund --no-audit --loglevel=error && npm run --silent build
+
 ## test: everything, after installing what it needs
 test: rust
 	deploy/dev/install-test-tools
+	@$(MAKE) --no-print-directory dashboard
 	deploy/dev/run-tests
 
 ## soak: the tests that have a long form, at its full counts: 2 GiB, 20,000 files, 50 kills, 100,000 swaps; half an hour

@@ -252,7 +252,7 @@ fn credentials(api: &Api, agent: store::agents::Agent, secret: &SecretString, ex
 }
 
 /// An agent's row together with its line.
-fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
+pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
     let line = api.fleet.line(&agent.id);
     let link = api.fleet.link(&agent.id);
     let last_seen = line.as_ref().and_then(|line| line.heartbeat_ms()).max(agent.last_seen_ms);

@@ -1,10 +1,11 @@
-//! The HTTP API of the internal socket: extract → domain → map. Owns routes, shapes and errors; decides nothing about
-//! agents or tunnels itself.
+//! The HTTP API of the internal socket, and the dashboard that calls it: extract → domain → map. Owns routes, shapes and
+//! errors; decides nothing about agents or tunnels itself.
 
 mod agents;
 mod commands;
 mod connect;
 pub(crate) mod content;
+mod dashboard;
 pub mod dto;
 mod events;
 mod exec;
@@ -15,6 +16,7 @@ mod files;
 mod gate;
 pub mod guard;
 mod health;
+mod live;
 mod once;
 pub mod openapi;
 mod panel;
@@ -50,7 +52,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/openapi.json", axum::routing::get(openapi::serve))
         .layer(axum::Extension(openapi::Document::new(&document)))
         .route_layer(middleware::from_fn_with_state(api.clone(), gate::pass))
-        .fallback(|| async { Kind::NotFound.problem("there is no such path; see docs/API.md") })
+        .fallback_service(dashboard::router())
         .with_state(api);
     around(router, hosts, move || panics.metrics.panicked())
 }
@@ -87,6 +89,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(agents::show, agents::change, agents::remove))
         .routes(routes!(agents::timeline))
         .routes(routes!(agents::secret))
+        .routes(routes!(live::samples))
+        .routes(routes!(live::live))
         .routes(routes!(commands::call))
         .routes(routes!(exec::start))
         .routes(routes!(execs::list_of_agent))

@@ -63,6 +63,8 @@ pub const ROUTES: &[Route] = &[
     route("PATCH", AGENT, Action::AgentChange, Repeat::Answered),
     route("DELETE", AGENT, Action::AgentRemove, Repeat::Answered),
     route("GET", "/api/v1/agents/{id}/timeline", Action::EventsRead, Repeat::Harmless),
+    route("GET", "/api/v1/agents/{id}/samples", Action::AgentRead, Repeat::Harmless),
+    route("GET", "/api/v1/live", Action::AgentsList, Repeat::Harmless),
     route("POST", "/api/v1/agents/{id}/secret", Action::AgentResecret, Repeat::AnsweredSecretly),
     route("POST", "/api/v1/agents/{id}/commands", Action::CommandRun, Repeat::Answered),
     route("POST", "/api/v1/agents/{id}/exec", Action::ExecRun, Repeat::Refused),

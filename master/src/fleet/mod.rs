@@ -4,6 +4,7 @@
 mod accept;
 mod enrol;
 mod hello;
+mod history;
 mod line;
 mod registry;
 mod serve;
@@ -37,8 +38,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{hello::Admitted, line::LineParts, registry::Registry};
+use self::{hello::Admitted, history::History, line::LineParts, registry::Registry};
 pub use self::{
+    history::{SAMPLES, Sample},
     line::Line,
     registry::LinkState,
     steady::SteadyClock,
@@ -46,6 +48,7 @@ pub use self::{
 };
 use crate::{
     access::Limiter,
+    clock::millis,
     events::{Draft, Events},
     metrics::Metrics,
     store::{
@@ -58,6 +61,8 @@ use crate::{
 const OUTBOX: usize = 16;
 /// How often last-seen times go to the database, and unused slots are forgotten.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// The samples of an agent that is away are kept this long.
+const REMEMBER: Duration = Duration::from_secs(1800);
 /// Time the end of a line may take to reach the database before the task gives up on it.
 const RECORD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -87,6 +92,7 @@ pub struct Fleet {
     enrol_again_within: Duration,
     registry: Registry,
     beats: DashMap<AgentId, watch::Sender<u64>>,
+    history: History,
     credit: Arc<CreditPool>,
     epochs: AtomicU64,
     tasks: TaskTracker,
@@ -109,6 +115,7 @@ impl Fleet {
             enrol_again_within: parts.enrol_again_within,
             registry: Registry::default(),
             beats: DashMap::new(),
+            history: History::default(),
             credit: CreditPool::new(PROCESS_CREDIT_MAX),
             epochs: AtomicU64::new(first_epoch),
             tasks: TaskTracker::new(),
@@ -145,6 +152,11 @@ impl Fleet {
     /// Ticks with each heartbeat of the agent.
     pub fn heartbeats(&self, agent: &AgentId) -> watch::Receiver<u64> {
         self.beats.entry(agent.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// The agent's latest samples, oldest first, also of one that is away for less than half an hour.
+    pub fn samples(&self, agent: &AgentId) -> Vec<Sample> {
+        self.history.samples(agent)
     }
 
     /// Closes the agent's line at once and tells whoever watches it why. Also marks an agent that is not connected.
@@ -324,6 +336,7 @@ impl Fleet {
             }
             self.registry.forget_unused();
             self.beats.retain(|_, beat| beat.receiver_count() > 0);
+            self.history.forget_before(self.clock.now_ms().saturating_sub(millis(REMEMBER)));
         }
     }
 }

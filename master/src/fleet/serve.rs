@@ -148,6 +148,7 @@ async fn hear(
             fleet.metrics.line_rtt(line.rtt().as_secs_f64());
             fleet.metrics.line_lost_packets(line.newly_lost_packets());
             let now_ms = fleet.clock.now_ms();
+            fleet.history.push(&line.agent, now_ms, &stats);
             line.heard(stats, now_ms);
             fleet.beat(&line.agent);
             tell(control, &FromMaster::HeartbeatAck { seq, master_time_ms: now_ms }).await

@@ -15,6 +15,7 @@ mod hostile_agent;
 mod hostile_master;
 mod hostile_target;
 mod interactive;
+mod live;
 mod outside_judges;
 mod panel;
 mod readme;

@@ -12,6 +12,7 @@ pub mod content;
 pub mod event;
 pub mod exec;
 pub mod file;
+pub mod live;
 pub mod shell;
 pub mod token;
 pub mod tunnel;

@@ -1,0 +1,123 @@
+// Adding machines: a key with its one line to paste, agents that wait for approval, keys that exist.
+import { Link } from "wouter-preact";
+import { json } from "../api/client";
+import { useLoad, useReloadOn } from "../state/load";
+import { may } from "../state/session";
+import { fail, inform } from "../state/toasts";
+import { Button, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
+import { NewKey } from "./enrol/new-key";
+
+type Key = { id: string; name?: string | null; uses: number; used?: number; expires_at?: string | null; labels?: Record<string, string>; approval?: boolean };
+type Pending = { id: string; agent_id?: string; hostname?: string | null; os?: string | null; arch?: string | null; source?: string | null; created_at?: string; requested_at?: string };
+
+export function EnrolPage() {
+  const keys = useLoad(() => json<{ items: Key[] }>("GET", "/enrolment-keys"), []);
+  useReloadOn("enrol", keys.reload);
+  return (
+    <section class="page">
+      <Head title="Enrol" />
+      {may("enrol:write") && <NewKey made={keys.reload} />}
+      <Approvals />
+      <h2>Keys</h2>
+      {keys.problem ? (
+        <Failed problem={keys.problem} retry={keys.reload} />
+      ) : !keys.data ? (
+        <Skeleton rows={3} />
+      ) : keys.data.items.length === 0 ? (
+        <Empty title="No keys" command="landline enrol create">
+          A key lets one or many machines enrol with one pasted line. Make one above, or from your terminal:
+        </Empty>
+      ) : (
+        <Keys keys={keys.data.items} changed={keys.reload} />
+      )}
+    </section>
+  );
+}
+
+const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
+  <div class="scroll">
+    <table class="table">
+      <thead>
+        <tr>
+          <th>Name</th>
+          <th class="num">Used</th>
+          <th>Expires</th>
+          <th>Labels</th>
+          <th>Approval</th>
+          <th>
+            <span class="quiet">Actions</span>
+          </th>
+        </tr>
+      </thead>
+      <tbody>
+        {keys.map((key) => (
+          <tr key={key.id}>
+            <td>{key.name || <span class="mono">{key.id.slice(0, 8)}</span>}</td>
+            <td class="num">
+              {key.used ?? 0} of {key.uses}
+            </td>
+            <td>
+              <Moment time={key.expires_at} />
+            </td>
+            <td>
+              {Object.entries(key.labels ?? {}).map(([name, value]) => (
+                <span key={name} class="label">
+                  {name}={value}
+                </span>
+              ))}
+            </td>
+            <td>{key.approval ? "asked" : "–"}</td>
+            <td class="num">
+              {may("enrol:write") && (
+                <Button small kind="plain" onClick={() => void json("DELETE", `/enrolment-keys/${key.id}`).then(changed, fail)}>
+                  Revoke
+                </Button>
+              )}
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  </div>
+);
+
+function Approvals() {
+  const { data, reload } = useLoad(() => json<{ items: Pending[] }>("GET", "/enrolments"), []);
+  useReloadOn("enrol", reload);
+  if (!data || data.items.length === 0) return null;
+  const decide = (id: string, verdict: "approve" | "reject") =>
+    json("POST", `/enrolments/${id}/${verdict}`, {}).then(() => {
+      inform(verdict === "approve" ? "Approved" : "Rejected");
+      reload();
+    }, fail);
+  return (
+    <>
+      <h2>Waiting for approval</h2>
+      <div class="scroll">
+        <table class="table">
+          <tbody>
+            {data.items.map((pending) => (
+              <tr key={pending.id}>
+                <td>{pending.agent_id ? <Link href={`/agents/${pending.agent_id}`}>{pending.agent_id}</Link> : pending.id}</td>
+                <td>{pending.hostname}</td>
+                <td>{[pending.os, pending.arch].filter(Boolean).join(", ")}</td>
+                <td class="mono">{pending.source}</td>
+                <td>
+                  <Moment time={pending.requested_at ?? pending.created_at} />
+                </td>
+                <td class="num">
+                  <Button small kind="primary" onClick={() => void decide(pending.id, "approve")}>
+                    Approve
+                  </Button>{" "}
+                  <Button small onClick={() => void decide(pending.id, "reject")}>
+                    Reject
+                  </Button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
+  );
+}
