@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api;
 pub mod confined;
 pub mod copying;
+pub mod browser;
 pub mod liar;
 pub mod link;
 pub mod master;
