@@ -55,7 +55,7 @@ export function AgentPage({ id, tab }: { id: string; tab: string }) {
           </Link>
         ))}
       </nav>
-      <div class="tab">
+      <div class="tab" tabIndex={0} role="region" aria-label={tab}>
         {tab === "terminal" ? (
           <Lazy load={() => import("./agent/terminals")} show={({ Terminals }) => <Terminals agent={id} />} />
         ) : tab === "files" ? (

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { json } from "../api/client";
 import { useLoad } from "../state/load";
 import { fail } from "../state/toasts";
-import { words } from "../ui/format";
+import { who, words } from "../ui/format";
 import { Button, Chip, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
 
 type Row = {
@@ -67,7 +67,7 @@ export function AuditPage() {
         <Empty title="Nothing matches">Widen the filters. The trail holds administration, and both ends of shells, execs, transfers and tunnels.</Empty>
       ) : (
         <div class="scroll">
-          <table class="table">
+          <table class="table stack">
             <thead>
               <tr>
                 <th class="num">Row</th>
@@ -87,7 +87,7 @@ export function AuditPage() {
                   <td>
                     <Moment time={row.at} />
                   </td>
-                  <td title={row.actor}>{row.actor_name ?? row.actor}</td>
+                  <td title={row.actor}>{row.actor_name ?? who(row.actor)}</td>
                   <td>{row.action}</td>
                   <td>{row.agent_id ?? "–"}</td>
                   <td class="wide mono clip">{row.object ?? "–"}</td>

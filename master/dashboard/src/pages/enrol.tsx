@@ -36,7 +36,7 @@ export function EnrolPage() {
 
 const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
   <div class="scroll">
-    <table class="table">
+    <table class="table stack">
       <thead>
         <tr>
           <th>Name</th>
@@ -94,7 +94,7 @@ function Approvals() {
     <>
       <h2>Waiting for approval</h2>
       <div class="scroll">
-        <table class="table">
+        <table class="table stack">
           <tbody>
             {data.items.map((pending) => (
               <tr key={pending.id}>

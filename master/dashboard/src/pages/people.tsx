@@ -29,7 +29,7 @@ function Operators() {
   return (
     <>
       <div class="scroll">
-        <table class="table">
+        <table class="table stack">
           <thead>
             <tr>
               <th>Name</th>

@@ -4,7 +4,7 @@ import { ask, client } from "../api/client";
 import { useLoad, useReloadOn } from "../state/load";
 import { may } from "../state/session";
 import { fail } from "../state/toasts";
-import { clock, secondsUntil, words } from "../ui/format";
+import { clock, secondsUntil, who, words } from "../ui/format";
 import { Button, Chip, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { Lazy } from "../ui/lazy";
 
@@ -41,7 +41,7 @@ export function SessionPage({ id }: { id: string }) {
         </a>
       </Head>
       <p class="muted">
-        Opened by <span class="mono">{shell.owner}</span> at <Moment time={shell.created_at} />, {shell.cols}×{shell.rows}
+        Opened by <span title={shell.owner}>{who(shell.owner)}</span> at <Moment time={shell.created_at} />, {shell.cols}×{shell.rows}
         {shell.ended_at && <>, lasted {duration(shell.created_at, shell.ended_at)}</>}
       </p>
       {live ? (

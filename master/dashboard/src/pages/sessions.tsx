@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ask, client } from "../api/client";
 import { useLoad, useReloadOn } from "../state/load";
-import { words } from "../ui/format";
+import { who, words } from "../ui/format";
 import { Chip, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { duration } from "./session";
 
@@ -30,7 +30,7 @@ export function SessionsPage() {
         </Empty>
       ) : (
         <div class="scroll">
-          <table class="table rows">
+          <table class="table rows stack">
             <thead>
               <tr>
                 <th>State</th>
@@ -51,7 +51,7 @@ export function SessionsPage() {
                     </Link>
                   </td>
                   <td>{shell.agent_id}</td>
-                  <td class="mono">{shell.owner}</td>
+                  <td title={shell.owner}>{who(shell.owner)}</td>
                   <td>
                     <Moment time={shell.created_at} />
                   </td>

@@ -77,7 +77,7 @@ function Sessions() {
         <Skeleton rows={2} />
       ) : (
         <div class="scroll">
-          <table class="table">
+          <table class="table stack">
             <thead>
               <tr>
                 <th>Since</th>

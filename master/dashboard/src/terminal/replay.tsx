@@ -50,7 +50,7 @@ function Player({ cast }: { cast: Cast }) {
     const made = makeScreen(element.current, true);
     screen.current = made;
     made.terminal.resize(cast.cols, cast.rows);
-    return () => made.terminal.dispose();
+    return made.dispose;
   }, [cast]);
   useEffect(() => {
     if (!playing) return;

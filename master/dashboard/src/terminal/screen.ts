@@ -1,9 +1,10 @@
 // xterm under a strict content policy: its style sheets carry the page's nonce, its style attributes are set as properties.
 // No OSC 52: what a program prints never reaches the clipboard.
 import { FitAddon } from "@xterm/addon-fit";
+import { effect } from "@preact/signals";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
-import { isDark } from "../state/theme";
+import { isDark, repainted } from "../state/theme";
 
 const OSC_CLIPBOARD = 52;
 const SCROLLBACK = 5_000;
@@ -20,9 +21,9 @@ HTMLSpanElement.prototype.setAttribute = function (name: string, value: string) 
   else Element.prototype.setAttribute.call(this, name, value);
 };
 
-const DARK = { background: "#101418", foreground: "#dde3ea", cursor: "#8fb0ff", selectionBackground: "#2d4a86" };
+const DARK = { background: "#171c22", foreground: "#dde3ea", cursor: "#8fb0ff", selectionBackground: "#2d4a86" };
 const LIGHT = {
-  background: "#fbfcfd",
+  background: "#ffffff",
   foreground: "#1c2430",
   cursor: "#2f5fd0",
   selectionBackground: "#c5d5fb",
@@ -37,9 +38,9 @@ const LIGHT = {
   brightCyan: "#0b7285",
 };
 
-export const colours = () => (isDark() ? DARK : LIGHT);
+const colours = () => (isDark() ? DARK : LIGHT);
 
-export type Screen = { terminal: Terminal; fit: FitAddon };
+export type Screen = { terminal: Terminal; fit: FitAddon; dispose: () => void };
 
 export function makeScreen(element: HTMLElement, readOnly: boolean): Screen {
   const terminal = new Terminal({
@@ -58,5 +59,12 @@ export function makeScreen(element: HTMLElement, readOnly: boolean): Screen {
   terminal.loadAddon(fit);
   terminal.parser.registerOscHandler(OSC_CLIPBOARD, () => true);
   terminal.open(element);
-  return { terminal, fit };
+  const painting = effect(() => {
+    if (repainted.value > 0) terminal.options.theme = colours();
+  });
+  const dispose = () => {
+    painting();
+    terminal.dispose();
+  };
+  return { terminal, fit, dispose };
 }

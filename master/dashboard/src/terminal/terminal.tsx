@@ -1,10 +1,9 @@
 // One shell session on the page: typed into, or watched.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { repainted } from "../state/theme";
 import { words } from "../ui/format";
 import { Button } from "../ui/kit";
 import { Attachment } from "./attach";
-import { colours, makeScreen, type Screen } from "./screen";
+import { makeScreen, type Screen } from "./screen";
 
 type Props = { session: string; mode: "write" | "watch"; hidden?: boolean; onGone?: () => void };
 
@@ -53,13 +52,9 @@ export function Terminal({ session, mode, hidden = false, onGone }: Props) {
       typed.dispose();
       sized.dispose();
       attachment.leave();
-      terminal.dispose();
+      made.dispose();
     };
   }, [session, mode]);
-  const painted = repainted.value;
-  useEffect(() => {
-    if (screen.current) screen.current.terminal.options.theme = colours();
-  }, [painted]);
   useEffect(() => {
     if (!hidden && mode === "write") screen.current?.terminal.focus();
   }, [hidden]);

@@ -16,7 +16,7 @@ export function TunnelTable({ tunnels, showAgent, changed }: Props) {
   useTick(1_000);
   return (
     <div class="scroll">
-      <table class="table">
+      <table class="table stack">
         <thead>
           <tr>
             <th>Status</th>

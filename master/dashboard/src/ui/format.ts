@@ -9,7 +9,7 @@ export function bytes(count: number): string {
     value /= 1024;
     unit += 1;
   }
-  return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${UNITS[unit]}`;
+  return `${unit === 0 ? Math.round(value) : value.toFixed(value < 10 ? 1 : 0)} ${UNITS[unit]}`;
 }
 
 export const percent = (value: number | null | undefined): string => (value == null ? "–" : `${Math.round(value)} %`);
@@ -50,3 +50,6 @@ export function moment(time: string | null | undefined): string {
 
 /// A code word for people: `heartbeat_lost` becomes `heartbeat lost`.
 export const words = (code: string): string => code.replaceAll("_", " ");
+
+/// Somebody as the API names them, with the random part of a token's id cut short.
+export const who = (owner: string): string => owner.replace(/^(token|operator):([0-9a-f]{8})[0-9a-f-]+$/, "$1 $2");

@@ -53,10 +53,11 @@ function Chart({ title, times, lines, show, max }: ChartProps) {
       {
         width: element.clientWidth,
         height: HEIGHT,
+        padding: [8, 6, 0, 0],
         cursor: { y: false },
         legend: { show: false },
         scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), max ?? Math.max(high ?? 1, 0.1) * 1.1] } },
-        axes: [{ ...axis, space: 90 }, { ...axis, size: 74, values: (_, ticks) => ticks.map(show) }],
+        axes: [{ ...axis, space: 80, size: 26, values: (_, ticks) => ticks.map(hour) }, { ...axis, size: 74, values: (_, ticks) => ticks.map(show) }],
         series: [
           {},
           ...lines.map((line, at) => ({
@@ -91,4 +92,5 @@ function Chart({ title, times, lines, show, max }: ChartProps) {
   );
 }
 
+const hour = (at: number): string => new Date(at * 1_000).toTimeString().slice(0, 8);
 const round = (value: number): number => (value < 1_000 ? Math.round(value * 100) / 100 : Math.round(value));

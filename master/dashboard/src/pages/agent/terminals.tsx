@@ -43,10 +43,10 @@ export function Terminals({ agent }: { agent: string }) {
   };
   return (
     <div class="terminals">
-      <div class="termtabs" role="tablist" aria-label="Terminals">
+      <div class="termtabs" role="group" aria-label="Terminals">
         {tabs.map((tab) => (
-          <span key={tab.id} class={tab.id === current ? "termtab on" : "termtab"} role="presentation">
-            <button type="button" role="tab" aria-selected={tab.id === current} onClick={() => setCurrent(tab.id)}>
+          <span key={tab.id} class={tab.id === current ? "termtab on" : "termtab"}>
+            <button type="button" aria-pressed={tab.id === current} onClick={() => setCurrent(tab.id)}>
               Terminal {tab.number}
             </button>
             <button type="button" aria-label={`End terminal ${tab.number}`} title="End this session" onClick={() => close(tab.id, true)}>

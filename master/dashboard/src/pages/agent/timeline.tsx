@@ -56,7 +56,7 @@ export function Timeline({ agent }: { agent: string }) {
 /// Facts of an event as `name value`, whatever they are.
 function Detail({ detail }: { detail: unknown }) {
   if (!detail || typeof detail !== "object") return null;
-  const facts = Object.entries(detail).filter(([name]) => name !== "line_epoch");
+  const facts = Object.entries(detail).filter(([name, value]) => name !== "line_epoch" && value !== null);
   return (
     <span class="muted">
       {facts.map(([name, value]) => `${words(name)} ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ")}

@@ -25,7 +25,7 @@ export function Tokens() {
         </Empty>
       ) : (
         <div class="scroll">
-          <table class="table">
+          <table class="table stack">
             <thead>
               <tr>
                 <th>Name</th>
