@@ -34,12 +34,8 @@ impl Browser {
         let mut command = Command::new(tool("node"));
         command.arg(format!("{name}.mjs")).current_dir(&folder).env("LANDLINE_GIVEN", given.to_string());
         command.env("CHROMIUM", tool("chromium")).kill_on_drop(true);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("node starts");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("node starts");
         let stdin = child.stdin.take().expect("a pipe");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let mut stderr = child.stderr.take().expect("a pipe");

@@ -162,6 +162,13 @@ impl Master {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Where the first administrator is made, as the master printed it; null once there is one.
+    pub fn setup_link(&self) -> Option<String> {
+        let log = self.log();
+        let start = log.rfind(&format!("{}/setup#", self.url()))?;
+        log[start..].split(|c: char| c.is_whitespace() || c == '"').next().map(str::to_owned)
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("master.log")
     }

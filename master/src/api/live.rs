@@ -75,7 +75,11 @@ async fn serve(api: Api, caller: Caller, websocket: WebSocket) {
     let (sink, mut source) = websocket.split();
     let mut out = Out { sink, quiet: 0 };
     // A page says nothing here; its end is heard.
-    let left = async { while let Some(Ok(message)) = source.next().await && !matches!(message, Message::Close(_)) {} };
+    let left = async {
+        while let Some(Ok(message)) = source.next().await
+            && !matches!(message, Message::Close(_))
+        {}
+    };
     let reason = tokio::select! {
         biased;
         _ = api.not_any_more(&caller, Action::AgentsList) => "unauthorized",

@@ -69,7 +69,8 @@ mod tests {
     fn the_oldest_samples_make_room_and_silent_agents_are_forgotten() {
         let history = History::default();
         let agent: AgentId = "a".parse().unwrap();
-        let network = |interface: &str| Network { interface: interface.into(), received_bytes: 5, sent_bytes: u64::MAX };
+        let network =
+            |interface: &str| Network { interface: interface.into(), received_bytes: 5, sent_bytes: u64::MAX };
         let stats = Stats { networks: vec![network("lo"), network("eth0"), network("eth1")], ..Stats::default() };
         for at_ms in 0..i64::try_from(SAMPLES).unwrap() + 3 {
             history.push(&agent, at_ms, &stats);

@@ -1,7 +1,7 @@
 // Every agent: search, chips, label filter, what can be done to many at once.
 import { useCallback, useMemo, useState } from "preact/hooks";
 import { useLocation } from "wouter-preact";
-import { complete, fleet, type Row } from "../state/fleet";
+import { complete, fleet, labels, type Row } from "../state/fleet";
 import { may } from "../state/session";
 import { Button, Empty, Head, Skeleton } from "../ui/kit";
 import { Virtual } from "../ui/virtual";
@@ -18,7 +18,6 @@ export function FleetPage() {
   const height = useRowHeight();
   const all = fleet.value;
   const shown = useMemo(() => all.filter((row) => matches(row, wanted)), [all, wanted]);
-  const labels = useMemo(() => labelsOf(all), [all]);
   const open = useCallback((row: Row) => go(`/agents/${row.id}`), [go]);
   const choose = (id: string, on: boolean) => {
     const next = new Set(chosen);
@@ -42,7 +41,7 @@ export function FleetPage() {
         <Chips all={all} wanted={wanted} choose={(chip) => setWanted({ ...wanted, chip })} />
         <select aria-label="Label" value={wanted.label} onChange={(event) => setWanted({ ...wanted, label: event.currentTarget.value })}>
           <option value="">Any label</option>
-          {labels.map((label) => (
+          {labels.value.map((label) => (
             <option key={label}>{label}</option>
           ))}
         </select>
@@ -81,12 +80,6 @@ function Chips({ all, wanted, choose }: ChipsProps) {
       ))}
     </div>
   );
-}
-
-function labelsOf(rows: Row[]): string[] {
-  const found = new Set<string>();
-  for (const row of rows) for (const [name, value] of Object.entries(row.labels)) found.add(`${name}=${value}`);
-  return [...found].sort().slice(0, 500);
 }
 
 const NoAgents = () => (

@@ -9,7 +9,7 @@ import { Button, Chip, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { NewOperator, ROLES } from "./people/new-operator";
 import { Tokens } from "./people/tokens";
 
-type Operator = { id: string; name: string; role: string; selector?: string | null; totp: boolean; created_at?: string; last_login?: string | null; disabled?: boolean };
+type Operator = { id: string; name: string; role: string; selector?: string | null; totp: boolean; created_at: string; last_login_at?: string | null };
 
 export const PeoplePage = () => (
   <section class="page">
@@ -36,7 +36,7 @@ function Operators() {
               <th>Role</th>
               <th>Only agents with</th>
               <th>TOTP</th>
-              <th class="wide">Since</th>
+              <th class="wide">Last signed in</th>
               <th>
                 <span class="quiet">Actions</span>
               </th>
@@ -63,7 +63,7 @@ function Operators() {
                 <td class="mono">{operator.selector || "all"}</td>
                 <td>{operator.totp ? <Chip tone="good">on</Chip> : <Chip tone="warn">off</Chip>}</td>
                 <td class="wide">
-                  <Moment time={operator.created_at} />
+                  <Moment time={operator.last_login_at} />
                 </td>
                 <td class="num">
                   {writes && operator.id !== session.value?.operator.id && (

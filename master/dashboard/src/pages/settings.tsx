@@ -8,7 +8,7 @@ import { fail, inform } from "../state/toasts";
 import { Button, Field, Head, Moment, Skeleton } from "../ui/kit";
 import { Totp } from "./settings/totp";
 
-type OwnSession = { id: string; created_at: string; expires_at?: string; last_seen?: string | null; source?: string | null; user_agent?: string | null; current?: boolean };
+type OwnSession = { id: string; created_at: string; seen_at: string; expires_at: string; source?: string | null; user_agent?: string | null; current: boolean };
 
 export const SettingsPage = () => (
   <section class="page">
@@ -60,7 +60,7 @@ function Password() {
         <input required type="password" autocomplete="current-password" value={current} onInput={(event) => setCurrent(event.currentTarget.value)} />
       </Field>
       <Field label="New password">
-        <input required type="password" minLength={12} autocomplete="new-password" value={next} onInput={(event) => setNext(event.currentTarget.value)} />
+        <input required type="password" minLength={10} autocomplete="new-password" value={next} onInput={(event) => setNext(event.currentTarget.value)} />
       </Field>
       <Button type="submit">Change</Button>
     </form>
@@ -81,8 +81,9 @@ function Sessions() {
             <thead>
               <tr>
                 <th>Since</th>
-                <th>Until</th>
+                <th>Last used</th>
                 <th>From</th>
+                <th class="wide">With</th>
                 <th>
                   <span class="quiet">Actions</span>
                 </th>
@@ -95,9 +96,12 @@ function Sessions() {
                     <Moment time={each.created_at} />
                   </td>
                   <td>
-                    <Moment time={each.expires_at} />
+                    <Moment time={each.seen_at} />
                   </td>
                   <td class="mono">{each.source ?? "–"}</td>
+                  <td class="wide clip" title={each.user_agent ?? undefined}>
+                    {each.user_agent ?? "–"}
+                  </td>
                   <td class="num">
                     {each.current ? (
                       "this one"

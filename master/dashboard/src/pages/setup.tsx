@@ -8,7 +8,7 @@ import { inform } from "../state/toasts";
 import { Button, Empty, Field } from "../ui/kit";
 import { Brand } from "./login";
 
-const PASSWORD_MIN = 12;
+const PASSWORD_MIN = 10;
 
 export function SetupPage() {
   const [, go] = useLocation();

@@ -96,4 +96,10 @@ function say(): void {
   if (socket?.readyState === WebSocket.CONNECTING || signIn.value !== "in") return;
   socket = new WebSocket(address("/presence"));
   socket.onopen = say;
+  // Tunnels that are over need no watching; what their window shows, the master explains there.
+  socket.onmessage = ({ data }) => {
+    const { over } = JSON.parse(String(data)) as { over: string[] };
+    for (const id of over) windows.delete(id);
+    if (over.length > 0) openWindows.value = new Set(windows.keys());
+  };
 }

@@ -55,7 +55,9 @@ impl View {
 
     /// Notes what the events changed, and gives those that the caller may read.
     pub(super) async fn take(&mut self, batch: &[Arc<events::Event>]) -> Result<Vec<Event>, Problem> {
-        for agent in batch.iter().filter(|event| event.kind.starts_with("agent.")).filter_map(|event| event.agent_id.as_ref()) {
+        for agent in
+            batch.iter().filter(|event| event.kind.starts_with("agent.")).filter_map(|event| event.agent_id.as_ref())
+        {
             self.dirty.insert(agent.clone());
         }
         if authorise(&self.caller, Action::EventsRead, Object::Everything).is_err() {

@@ -29,7 +29,7 @@ export function NewOperator({ made }: { made: () => void }) {
         <input required autocomplete="off" value={name} onInput={(event) => setName(event.currentTarget.value)} />
       </Field>
       <Field label="First password">
-        <input required type="password" minLength={12} autocomplete="new-password" value={password} onInput={(event) => setPassword(event.currentTarget.value)} />
+        <input required type="password" minLength={10} autocomplete="new-password" value={password} onInput={(event) => setPassword(event.currentTarget.value)} />
       </Field>
       <Field label="Role">
         <select value={role} onChange={(event) => setRole(event.currentTarget.value)}>
