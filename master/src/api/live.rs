@@ -149,7 +149,7 @@ async fn tell(view: &mut View, events: &mut Subscription, pulse: bool, out: &mut
         Ok(Err(NextError::Lagged(_))) => return Err(Ended::Lagged),
         Ok(Err(NextError::Closed)) => return Err(Ended::Gone),
     };
-    let seen = view.take(&batch).await.map_err(Ended::Store)?;
+    let seen = view.take(&batch);
     let (rows, gone) = view.changed().await.map_err(Ended::Store)?;
     out.each(rows, |rows| LiveMessage::Rows { rows }).await?;
     out.each(gone, |ids| LiveMessage::Gone { ids }).await?;
