@@ -28,7 +28,6 @@ script(async () => {
 
   // So does a reload of the page.
   await page.reload();
-  await shows("before");
   await shows("after");
   await page.locator(".xterm-helper-textarea").focus();
   await page.keyboard.type("echo aga''in\n");

@@ -132,7 +132,7 @@ export class Attachment {
         this.heard.note(`${message.bytes} bytes were dropped: the output was faster than this page`);
         break;
       case "line":
-        this.heard.note(message.state === "lost" ? "the agent's line is lost; it goes on by itself" : "the line is back");
+        this.heard.note(message.state === "lost" ? "The agent’s line is lost; the session goes on by itself when it is back." : "");
         break;
       case "resized":
         this.heard.resized(message.cols, message.rows);
