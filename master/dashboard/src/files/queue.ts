@@ -1,6 +1,6 @@
 // Uploads: hashed, sent from where the agent stands, paused and gone on with. Owns their states; two run at once.
 import { signal } from "@preact/signals";
-import { ask, client, headers, problemOf } from "../api/client";
+import { ApiError, ask, client, headers, problemOf } from "../api/client";
 import { fail, inform } from "../state/toasts";
 import { contentUrl, join, operate, parent } from "./calls";
 import type { Dropped } from "./dropped";
@@ -100,7 +100,7 @@ async function sent(id: number): Promise<void> {
       await put(upload, upload.hash, held.offset);
       break;
     } catch (error) {
-      if (find(id)?.state !== "sending" || !(error instanceof Broken) || tries >= TRIES) throw error;
+      if (find(id)?.state !== "sending" || !isPassing(error) || tries >= TRIES) throw error;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
@@ -114,6 +114,10 @@ async function sent(id: number): Promise<void> {
 
 /// The connection broke; what arrived is kept.
 class Broken extends Error {}
+
+/// Worth another try: also while the agent still holds the end of a paused one.
+const isPassing = (error: unknown): boolean =>
+  error instanceof Broken || (error instanceof ApiError && ["too_many", "busy", "agent_offline"].includes(error.code));
 
 function put(upload: Upload, hash: string, offset: number): Promise<void> {
   const request = new XMLHttpRequest();

@@ -1,14 +1,23 @@
 // Adding machines: a key with its one line to paste, agents that wait for approval, keys that exist.
-import { Link } from "wouter-preact";
 import { json } from "../api/client";
 import { useLoad, useReloadOn } from "../state/load";
 import { may } from "../state/session";
 import { fail, inform } from "../state/toasts";
-import { Button, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
+import { Button, Chip, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { NewKey } from "./enrol/new-key";
 
-type Key = { id: string; name?: string | null; uses: number; used?: number; expires_at?: string | null; labels?: Record<string, string>; approval?: boolean };
-type Pending = { id: string; agent_id?: string; hostname?: string | null; os?: string | null; arch?: string | null; source?: string | null; created_at?: string; requested_at?: string };
+type Key = {
+  id: string;
+  name: string;
+  uses: number;
+  uses_left: number;
+  labels: Record<string, string>;
+  approval: boolean;
+  allow: string[];
+  expires_at: string;
+  revoked_at?: string | null;
+};
+type Waiting = { id: string; agent_id: string; labels: Record<string, string>; address: string; created_at: string; expires_at: string };
 
 export function EnrolPage() {
   const keys = useLoad(() => json<{ items: Key[] }>("GET", "/enrolment-keys"), []);
@@ -42,6 +51,7 @@ const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
           <th>Name</th>
           <th class="num">Used</th>
           <th>Expires</th>
+          <th>May</th>
           <th>Labels</th>
           <th>Approval</th>
           <th>
@@ -52,15 +62,16 @@ const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
       <tbody>
         {keys.map((key) => (
           <tr key={key.id}>
-            <td>{key.name || <span class="mono">{key.id.slice(0, 8)}</span>}</td>
+            <td>{key.name}</td>
             <td class="num">
-              {key.used ?? 0} of {key.uses}
+              {key.uses - key.uses_left} of {key.uses}
             </td>
             <td>
-              <Moment time={key.expires_at} />
+              {key.revoked_at ? <Chip tone="idle">revoked</Chip> : <Moment time={key.expires_at} />}
             </td>
+            <td>{key.allow.join(", ") || "–"}</td>
             <td>
-              {Object.entries(key.labels ?? {}).map(([name, value]) => (
+              {Object.entries(key.labels).map(([name, value]) => (
                 <span key={name} class="label">
                   {name}={value}
                 </span>
@@ -68,7 +79,7 @@ const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
             </td>
             <td>{key.approval ? "asked" : "–"}</td>
             <td class="num">
-              {may("enrol:write") && (
+              {may("enrol:write") && !key.revoked_at && (
                 <Button small kind="plain" onClick={() => void json("DELETE", `/enrolment-keys/${key.id}`).then(changed, fail)}>
                   Revoke
                 </Button>
@@ -82,7 +93,7 @@ const Keys = ({ keys, changed }: { keys: Key[]; changed: () => void }) => (
 );
 
 function Approvals() {
-  const { data, reload } = useLoad(() => json<{ items: Pending[] }>("GET", "/enrolments"), []);
+  const { data, reload } = useLoad(() => json<{ items: Waiting[] }>("GET", "/enrolments"), []);
   useReloadOn("enrol", reload);
   if (!data || data.items.length === 0) return null;
   const decide = (id: string, verdict: "approve" | "reject") =>
@@ -95,15 +106,23 @@ function Approvals() {
       <h2>Waiting for approval</h2>
       <div class="scroll">
         <table class="table stack">
+          <thead>
+            <tr>
+              <th>Name it proposes</th>
+              <th>From</th>
+              <th>Since</th>
+              <th>
+                <span class="quiet">Actions</span>
+              </th>
+            </tr>
+          </thead>
           <tbody>
             {data.items.map((pending) => (
               <tr key={pending.id}>
-                <td>{pending.agent_id ? <Link href={`/agents/${pending.agent_id}`}>{pending.agent_id}</Link> : pending.id}</td>
-                <td>{pending.hostname}</td>
-                <td>{[pending.os, pending.arch].filter(Boolean).join(", ")}</td>
-                <td class="mono">{pending.source}</td>
+                <td>{pending.agent_id}</td>
+                <td class="mono">{pending.address}</td>
                 <td>
-                  <Moment time={pending.requested_at ?? pending.created_at} />
+                  <Moment time={pending.created_at} />
                 </td>
                 <td class="num">
                   <Button small kind="primary" onClick={() => void decide(pending.id, "approve")}>

@@ -68,8 +68,7 @@ function Password() {
 }
 
 function Sessions() {
-  const me = session.value?.operator.id ?? "";
-  const { data, reload } = useLoad(() => json<{ items: OwnSession[] }>("GET", `/operators/${me}/sessions`), [me]);
+  const { data, reload } = useLoad(() => json<{ items: OwnSession[] }>("GET", "/session/mine"), []);
   return (
     <>
       <h2>Where you are signed in</h2>
@@ -106,7 +105,7 @@ function Sessions() {
                     {each.current ? (
                       "this one"
                     ) : (
-                      <Button small kind="plain" onClick={() => void json("DELETE", `/operators/${me}/sessions/${each.id}`).then(reload, fail)}>
+                      <Button small kind="plain" onClick={() => void json("DELETE", `/session/mine/${each.id}`).then(reload, fail)}>
                         End
                       </Button>
                     )}

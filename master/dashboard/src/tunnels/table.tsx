@@ -6,6 +6,7 @@ import { fail } from "../state/toasts";
 import { bytes, clock, secondsUntil, words } from "../ui/format";
 import { Ago, Button, Chip, type Tone } from "../ui/kit";
 import { closeTunnel, extendTunnel, isOpen, targetOf, type Tunnel } from "./calls";
+import { Certificate } from "./pin";
 import { openTunnelUi, openWindows } from "./windows";
 
 const TONES: Record<Tunnel["status"], Tone> = { pending: "warn", active: "good", disconnected: "idle", timeout: "bad", expired: "idle" };
@@ -98,6 +99,7 @@ function Actions({ tunnel, changed }: { tunnel: Tunnel; changed: () => void }) {
           Open
         </Button>
       )}
+      {web && tunnel.target.scheme === "https" && <Certificate tunnel={tunnel.id} />}
       {!tunnel.standing && (
         <Button small kind="plain" onClick={() => void extendTunnel(tunnel.id).then(changed, fail)}>
           Extend
