@@ -3,9 +3,9 @@
 
 pub mod agent;
 pub mod api;
+pub mod browser;
 pub mod confined;
 pub mod copying;
-pub mod browser;
 pub mod liar;
 pub mod link;
 pub mod master;
