@@ -117,7 +117,9 @@ impl Master {
         let (connection, enrols, mut stream) = self.accept().await;
         assert!(enrols, "an enrolment was expected");
         let request: EnrolRequest = stream.read_within(PATIENCE).await.unwrap();
-        let (EnrolRequest::Enrol { csr_der, .. } | EnrolRequest::Renew { csr_der }) = &request;
+        let (EnrolRequest::Enrol { csr_der, .. }
+        | EnrolRequest::Renew { csr_der }
+        | EnrolRequest::EnrolWithKey { csr_der, .. }) = &request;
         let issued = self.authority.issue_agent(csr_der, &self.agent, i64::MAX / 2).unwrap();
         let ca_der = self.authority.ca_der().to_vec();
         let reply = Issued { certificate_der: issued.der, ca_der, master_time_ms: 0 };

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 const TOKEN_PREFIX: &str = "llj1_";
+const KEY_PREFIX: &str = "llk1_";
 const PIN_PREFIX: &str = "sha256:";
 /// Bytes of a generated secret: 192 bits, 32 characters.
 const SECRET_BYTES: usize = 24;
@@ -38,10 +39,26 @@ pub struct JoinToken {
     pub secret: SecretString,
 }
 
+/// Address of the master, its CA, and a secret that makes agents: what a new machine needs, whatever it is called.
+#[derive(Debug, Clone)]
+pub struct EnrolmentKey {
+    /// `host:port`, an IPv6 address in brackets.
+    pub address: String,
+    pub pin: Pin,
+    pub secret: SecretString,
+}
+
+/// Either of the two that are pasted into a new machine.
+#[derive(Debug, Clone)]
+pub enum Pasted {
+    Token(JoinToken),
+    Key(EnrolmentKey),
+}
+
 /// Why a text is not a join token. None of these repeats the text: it is a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    #[error("a join token starts with \"llj1_\"; copy it whole from `landline agents add`")]
+    #[error("a join token starts with \"llj1_\", an enrolment key with \"llk1_\"; copy it whole from `landline`")]
     Prefix,
     #[error("a join token starts with \"llj1_\", this one with another number; upgrade this agent")]
     Newer,
@@ -92,15 +109,14 @@ impl FromStr for Pin {
 impl JoinToken {
     /// The string to paste. Holds the secret: for the eyes of whoever asked for it, never for a log.
     pub fn expose(&self) -> String {
-        let mut bytes = self.pin.0.to_vec();
-        for text in [self.address.as_str(), self.agent_id.as_str(), self.secret.expose_secret()] {
-            // A text too long for its length byte makes a token that no agent reads; none of ours is.
-            bytes.push(u8::try_from(text.len()).unwrap_or(0));
-            bytes.extend_from_slice(text.as_bytes());
-        }
-        let check = checksum(&bytes);
-        bytes.extend_from_slice(&check);
-        format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+        write(TOKEN_PREFIX, &self.pin, [&self.address, self.agent_id.as_str(), self.secret.expose_secret()])
+    }
+}
+
+impl EnrolmentKey {
+    /// The string to paste. Holds the secret.
+    pub fn expose(&self) -> String {
+        write(KEY_PREFIX, &self.pin, [&self.address, self.secret.expose_secret()])
     }
 }
 
@@ -108,30 +124,70 @@ impl FromStr for JoinToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        let text = text.trim();
-        let Some(body) = text.strip_prefix(TOKEN_PREFIX) else {
-            let newer = text.strip_prefix("llj").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-            return Err(if newer { BadToken::Newer } else { BadToken::Prefix });
-        };
-        if body.len() > TOKEN_MAX {
-            return Err(BadToken::Damaged);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| BadToken::Damaged)?;
-        let (bytes, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(BadToken::Damaged)?;
-        if checksum(bytes) != *check {
-            return Err(BadToken::Damaged);
-        }
-        let (pin, mut rest) = bytes.split_first_chunk::<32>().ok_or(BadToken::Damaged)?;
-        let (address, agent_id, secret) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
-        if !is_address(address) {
-            return Err(BadToken::Address);
-        }
-        if secret.is_empty() {
-            return Err(BadToken::Secret);
-        }
+        let (pin, [address, agent_id, secret]) = read(TOKEN_PREFIX, text)?;
         let agent_id = agent_id.parse().map_err(|_| BadToken::AgentId)?;
-        Ok(Self { address: address.into(), pin: Pin(*pin), agent_id, secret: secret.into() })
+        Ok(Self { address, pin, agent_id, secret: secret.into() })
     }
+}
+
+impl FromStr for EnrolmentKey {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let (pin, [address, secret]) = read(KEY_PREFIX, text)?;
+        Ok(Self { address, pin, secret: secret.into() })
+    }
+}
+
+impl FromStr for Pasted {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        if text.trim().starts_with(KEY_PREFIX) { text.parse().map(Self::Key) } else { text.parse().map(Self::Token) }
+    }
+}
+
+/// Pin, texts with their length in front, and a checksum.
+fn write<const N: usize>(prefix: &str, pin: &Pin, texts: [&str; N]) -> String {
+    let mut bytes = pin.0.to_vec();
+    for text in texts {
+        // A text too long for its length byte makes a token that no agent reads; none of ours is.
+        bytes.push(u8::try_from(text.len()).unwrap_or(0));
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    let check = checksum(&bytes);
+    bytes.extend_from_slice(&check);
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The first text is the master's address, the last one the secret; both are checked.
+fn read<const N: usize>(prefix: &str, text: &str) -> Result<(Pin, [String; N]), BadToken> {
+    let text = text.trim();
+    let Some(body) = text.strip_prefix(prefix) else {
+        let kind = &prefix[..3];
+        let newer = text.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        return Err(if newer { BadToken::Newer } else { BadToken::Prefix });
+    };
+    if body.len() > TOKEN_MAX {
+        return Err(BadToken::Damaged);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| BadToken::Damaged)?;
+    let (bytes, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(BadToken::Damaged)?;
+    if checksum(bytes) != *check {
+        return Err(BadToken::Damaged);
+    }
+    let (pin, mut rest) = bytes.split_first_chunk::<32>().ok_or(BadToken::Damaged)?;
+    let mut texts = [const { String::new() }; N];
+    for text in &mut texts {
+        take_text(&mut rest)?.clone_into(text);
+    }
+    if !texts.first().is_some_and(|address| is_address(address)) {
+        return Err(BadToken::Address);
+    }
+    if texts.last().is_none_or(String::is_empty) {
+        return Err(BadToken::Secret);
+    }
+    Ok((Pin(*pin), texts))
 }
 
 /// A new secret: 192 random bits as 32 characters that survive any shell and any URL.
@@ -216,6 +272,18 @@ mod tests {
             let _ = format!("{TOKEN_PREFIX}{text}").parse::<JoinToken>();
             let _ = text.parse::<Pin>();
         }
+    }
+
+    #[test]
+    fn a_key_survives_the_round_trip_and_is_no_token() {
+        let key = EnrolmentKey { address: "h:1".into(), pin: Pin::of_spki(b"key"), secret: "many".into() };
+        let text = key.expose();
+        let Ok(Pasted::Key(read)) = text.parse() else { panic!("{text}") };
+        assert_eq!((read.address.as_str(), read.pin, read.secret.expose_secret()), ("h:1", key.pin, "many"));
+        assert_eq!(text.parse::<JoinToken>().err(), Some(BadToken::Prefix));
+        assert!(matches!(token("h:1", "a", "s").expose().parse(), Ok(Pasted::Token(_))));
+        assert!(!format!("{key:?}").contains("many"));
+        assert_eq!(text[..text.len() - 1].parse::<EnrolmentKey>().err(), Some(BadToken::Damaged));
     }
 
     #[test]

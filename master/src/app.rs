@@ -117,6 +117,7 @@ impl App {
         let internal_unix = config.internal.unix_socket.as_deref().map(listen_unix).transpose()?;
         let metrics_socket = listen("metrics.listen", config.metrics.listen).await?;
         let public_at = endpoint.local_addr().unwrap_or(config.public.listen);
+        let master_address = master_address(&config, public_at);
         let outside = Outside::open(&config, &identity, public_at).await?;
 
         let limiter = Arc::new(Limiter::new());
@@ -155,6 +156,7 @@ impl App {
             _lock: lock,
         };
         fleet.start(endpoint);
+        let install = outside.facts(&config, &master_address);
         outside.start(&app.tasks, &app.closing, config.drain);
         app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
         app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
@@ -182,9 +184,10 @@ impl App {
             access: Access::new(store.clone(), config.access.token),
             settings: ApiSettings {
                 hosts: config.internal.hosts.clone(),
-                master_address: master_address(&config, public_at),
+                master_address,
                 pin: authority.pin(),
                 secret_ttl: config.enrolment.secret_ttl,
+                install,
             },
             stop: app.closing.clone(),
             metrics: metrics.clone(),

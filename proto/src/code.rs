@@ -69,6 +69,9 @@ codes! {
     0x43 ENROL_REFUSED "enrol_refused" "Unknown agent id, or wrong, used or expired secret; ask an operator for `landline agents resecret`.";
     0x44 BAD_CSR "bad_csr" "The certificate request could not be used.";
     0x45 SLOW_DOWN "slow_down" "Too many failed attempts; wait before the next one.";
+    0x46 NAME_TAKEN "name_taken" "An agent of this name exists already, and no name is taken over: choose another (--name), or ask an operator for `landline agents resecret`.";
+    0x47 ENROL_WAITS "enrol_waits" "An operator has to approve this machine first.";
+    0x48 ENROL_REJECTED "enrol_rejected" "An operator rejected this machine.";
 
     // a request was not carried out: 0x60..
     0x60 REPLAYED "replayed" "This request id was seen before.";

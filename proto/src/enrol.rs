@@ -28,6 +28,13 @@ pub enum EnrolRequest {
         #[serde(with = "wire::bytes")]
         csr_der: Vec<u8>,
     },
+    /// First contact with a key that stands for many machines: the master makes the agent. The name is a wish.
+    EnrolWithKey {
+        name: AgentId,
+        key: String,
+        #[serde(with = "wire::bytes")]
+        csr_der: Vec<u8>,
+    },
 }
 
 impl std::fmt::Debug for EnrolRequest {
@@ -35,6 +42,7 @@ impl std::fmt::Debug for EnrolRequest {
         match self {
             Self::Enrol { agent_id, .. } => write!(f, "Enrol({agent_id})"),
             Self::Renew { .. } => f.write_str("Renew"),
+            Self::EnrolWithKey { name, .. } => write!(f, "EnrolWithKey({name})"),
         }
     }
 }
@@ -43,6 +51,12 @@ impl std::fmt::Debug for EnrolRequest {
 pub enum EnrolReply {
     Issued(Issued),
     Refused(Refusal),
+    /// An operator has to say yes first: ask again with the same key pair. Only ever answers `EnrolWithKey`.
+    Waits {
+        message: String,
+        /// Ask again after this long.
+        retry_after_ms: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +78,10 @@ impl Message for EnrolRequest {
                 csr_der
             }
             Self::Renew { csr_der } => csr_der,
+            Self::EnrolWithKey { key, csr_der, .. } => {
+                ensure(key.len() <= SECRET_MAX, "key too long")?;
+                csr_der
+            }
         };
         ensure(!csr.is_empty() && csr.len() <= CSR_MAX, "length of the certificate request out of range")
     }
@@ -80,6 +98,7 @@ impl Message for EnrolReply {
                 )
             }
             Self::Refused(refusal) => ensure(refusal.message.len() <= TEXT_MAX, "message too long"),
+            Self::Waits { message, .. } => ensure(message.len() <= TEXT_MAX, "message too long"),
         }
     }
 }

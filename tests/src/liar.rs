@@ -100,7 +100,9 @@ impl Liar {
 
     async fn enrol(&self, connection: &quinn::Connection, stream: &mut FrameStream) {
         let request = stream.read_within::<EnrolRequest>(PATIENCE).await.expect("an enrolment");
-        let (EnrolRequest::Enrol { csr_der, .. } | EnrolRequest::Renew { csr_der }) = request;
+        let (EnrolRequest::Enrol { csr_der, .. }
+        | EnrolRequest::Renew { csr_der }
+        | EnrolRequest::EnrolWithKey { csr_der, .. }) = request;
         let issued = self.authority.issue_agent(&csr_der, &self.agent, now_ms() + DAY_MS).expect("a certificate");
         let reply =
             Issued { certificate_der: issued.der, ca_der: self.authority.ca_der().to_vec(), master_time_ms: now_ms() };

@@ -77,6 +77,13 @@ pub async fn enrol(token: &JoinToken, key: &AgentKey, secret: &str) -> Result<En
     ask(token, None, &request).await
 }
 
+/// One enrolment with a key that stands for many, under the name of `token`.
+pub async fn enrol_with_key(token: &JoinToken, key: &AgentKey, secret: &str) -> Result<EnrolReply, FrameError> {
+    let csr_der = key.csr_der().expect("a request");
+    let request = EnrolRequest::EnrolWithKey { name: token.agent_id.clone(), key: secret.to_owned(), csr_der };
+    ask(token, None, &request).await
+}
+
 /// A renewal under the given certificate.
 pub async fn renew(token: &JoinToken, key: &AgentKey, certificate_der: &[u8]) -> Result<EnrolReply, FrameError> {
     let request = EnrolRequest::Renew { csr_der: key.csr_der().expect("a request") };

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use certs::join::{JoinToken, Pin};
+use certs::join::{Pasted, Pin};
 use proto::{id::AgentId, net::quic::Congestion};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -25,6 +25,8 @@ pub const CONFIG_FILE: &str = "/etc/landline-agent/config.toml";
 const POLICY_FILE: &str = "/etc/landline-agent/policy.toml";
 const ACTIONS_DIR: &str = "/etc/landline-agent/actions.d";
 const STATE_DIR: &str = "/var/lib/landline-agent";
+/// Where an installer leaves what to enrol with, below the state folder; removed once that is done.
+pub const JOIN_FILE: &str = "join-token";
 /// A keep-alive outside this range either floods a metered link or lets NAT mappings expire.
 const KEEP_ALIVE_S: std::ops::RangeInclusive<u64> = 1..=20;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 1..=64;
@@ -50,7 +52,18 @@ pub struct Join {
     pub master: Option<MasterAddress>,
     pub pin: Option<Pin>,
     pub agent_id: Option<AgentId>,
-    pub secret: Option<SecretString>,
+    pub proof: Option<Proof>,
+    /// The file that `proof` came from, where an installer left it: of no more use once there is a certificate.
+    pub left_by_installer: Option<PathBuf>,
+}
+
+/// What a first contact is proved with.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// Of this agent alone.
+    Secret(SecretString),
+    /// An enrolment key: the master makes the agent.
+    Key(SecretString),
 }
 
 /// Where the policy stands. A file that was named must exist; the default one may be absent.
@@ -96,9 +109,10 @@ impl Reading {
     fn config(&mut self) -> Config {
         self.connection_mode();
         let path = |text: Option<String>, default: &str| PathBuf::from(text.unwrap_or_else(|| default.into()));
+        let state_dir = path(self.text("state_dir"), STATE_DIR);
         Config {
-            join: self.join(),
-            state_dir: path(self.text("state_dir"), STATE_DIR),
+            join: self.join(&state_dir),
+            state_dir,
             actions_dir: path(self.text("actions_dir"), ACTIONS_DIR),
             policy_file: match self.text("policy_file") {
                 Some(named) => PolicyFile::Named(named.into()),
@@ -113,40 +127,49 @@ impl Reading {
         }
     }
 
-    fn join(&mut self) -> Join {
-        let token = self.join_token();
+    fn join(&mut self, state_dir: &Path) -> Join {
+        let (pasted, left_by_installer) = match self.join_token() {
+            Some(pasted) => (Some(pasted), None),
+            None => self.left_by_installer(state_dir),
+        };
         let mut join = Join {
             master: self.parsed("master"),
             pin: self.pin(),
             agent_id: self.parsed("agent_id"),
-            secret: self.text("agent_secret").map(SecretString::from),
+            proof: self.text("agent_secret").map(|secret| Proof::Secret(secret.into())),
+            left_by_installer,
         };
-        if let Some(token) = token {
-            self.fill_from_token(&mut join, token);
+        if let Some(pasted) = pasted {
+            self.fill(&mut join, pasted);
         }
         join
     }
 
-    /// A token brings all four; what is also set by itself must agree, except the address, which an owner may override
-    /// (a port forward, a split-horizon name).
-    fn fill_from_token(&mut self, join: &mut Join, token: JoinToken) {
-        match token.address.parse() {
+    /// What was pasted brings what is needed; what is also set by itself must agree, except the address, which an owner
+    /// may override (a port forward, a split-horizon name).
+    fn fill(&mut self, join: &mut Join, pasted: Pasted) {
+        let (address, pin, agent_id, proof) = match pasted {
+            Pasted::Token(token) => (token.address, token.pin, Some(token.agent_id), Proof::Secret(token.secret)),
+            Pasted::Key(key) => (key.address, key.pin, None, Proof::Key(key.secret)),
+        };
+        match address.parse() {
             Ok(address) => _ = join.master.get_or_insert(address),
             Err(error) => self.mistakes.push(format!("the join token's address: {error}")),
         }
-        if join.pin.as_ref().is_some_and(|pin| *pin != token.pin) {
+        if join.pin.as_ref().is_some_and(|known| *known != pin) {
             self.mistakes.push("master_pin differs from the one in the join token; remove one of them".into());
         }
-        if join.agent_id.as_ref().is_some_and(|id| *id != token.agent_id) {
-            self.mistakes
-                .push(format!("agent_id differs from the join token's ({}); remove one of them", token.agent_id));
+        if let Some(agent_id) = agent_id {
+            if join.agent_id.as_ref().is_some_and(|known| *known != agent_id) {
+                self.mistakes.push(format!("agent_id differs from the join token's ({agent_id}); remove one of them"));
+            }
+            join.agent_id = Some(agent_id);
         }
-        join.pin = Some(token.pin);
-        join.agent_id = Some(token.agent_id);
-        join.secret = Some(token.secret);
+        join.pin = Some(pin);
+        join.proof = Some(proof);
     }
 
-    fn join_token(&mut self) -> Option<JoinToken> {
+    fn join_token(&mut self) -> Option<Pasted> {
         let text = match (self.text("join_token"), self.text("join_token_file")) {
             (Some(text), _) => SecretString::from(text),
             (None, Some(file)) => match std::fs::read_to_string(&file) {
@@ -158,10 +181,21 @@ impl Reading {
             },
             (None, None) => return None,
         };
+        self.read_pasted("join token", &text)
+    }
+
+    /// A folder that may not be entered holds nothing for this user.
+    fn left_by_installer(&mut self, state_dir: &Path) -> (Option<Pasted>, Option<PathBuf>) {
+        let file = state_dir.join(JOIN_FILE);
+        let Ok(text) = std::fs::read_to_string(&file).map(SecretString::from) else { return (None, None) };
+        (self.read_pasted(&file.display().to_string(), &text), Some(file))
+    }
+
+    fn read_pasted(&mut self, from: &str, text: &SecretString) -> Option<Pasted> {
         match text.expose_secret().trim().parse() {
-            Ok(token) => Some(token),
+            Ok(pasted) => Some(pasted),
             Err(error) => {
-                self.mistakes.push(format!("join token: {error}"));
+                self.mistakes.push(format!("{from}: {error}"));
                 None
             }
         }

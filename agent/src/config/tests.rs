@@ -1,5 +1,6 @@
 //! The configuration as owners write it, right and wrong.
 
+use certs::join::JoinToken;
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -55,7 +56,7 @@ fn token() -> (String, JoinToken) {
 fn nothing_at_all_is_a_configuration() {
     let inputs = Inputs { file: "/nonexistent/config.toml".into(), ..Inputs::default() };
     let config = Config::load(&inputs).unwrap();
-    assert!(config.join.master.is_none() && config.join.secret.is_none());
+    assert!(config.join.master.is_none() && config.join.proof.is_none());
     assert_eq!(config.policy_file, PolicyFile::Default(POLICY_FILE.into()));
     assert_eq!((config.keep_alive, config.worker_threads, config.gso), (Duration::from_secs(5), 1, true));
 }
@@ -97,7 +98,7 @@ fn every_documented_name_is_read() {
         "the tunnel's URL is the nearer one"
     );
     assert_eq!(config.join.pin.unwrap().to_string(), PIN);
-    assert_eq!(config.join.secret.as_ref().unwrap().expose_secret(), "s3cret-s3cret");
+    assert_eq!(secret_of(&config), "s3cret-s3cret");
     assert_eq!((config.state_dir.as_path(), config.actions_dir.as_path()), (Path::new("/s"), Path::new("/a")));
     assert_eq!(config.policy_file, PolicyFile::Named("/p".into()));
     assert_eq!((config.log_level.as_str(), config.log_json), ("debug", true));
@@ -153,10 +154,37 @@ fn a_join_token_brings_everything_and_must_agree_with_the_rest() {
     let path = file.folder.path().join("token");
     std::fs::write(&path, format!("{text}\n")).unwrap();
     let from_file = file.env("LANDLINE_JOIN_TOKEN_FILE", path.to_str().unwrap()).load().unwrap();
-    assert_eq!(from_file.join.secret.unwrap().expose_secret(), token.secret.expose_secret());
+    assert_eq!(secret_of(&from_file), token.secret.expose_secret());
     let overridden = Lab::new("master = \"10.0.0.1:1\"").env("JOIN_TOKEN", &text).load().unwrap();
     assert_eq!(overridden.join.master.unwrap().to_string(), "10.0.0.1:1", "an owner may know a nearer address");
     let other_pin = PIN.replace('a', "b");
     let conflict = Lab::new("agent_id = \"other\"").env("JOIN_TOKEN", &text).env("MASTER_PIN", &other_pin);
     assert_eq!(conflict.mistakes().len(), 2);
+}
+
+fn secret_of(config: &Config) -> &str {
+    match config.join.proof.as_ref().unwrap() {
+        Proof::Secret(secret) => secret.expose_secret(),
+        Proof::Key(_) => panic!("a key"),
+    }
+}
+
+#[test]
+fn a_key_and_what_an_installer_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = certs::join::EnrolmentKey {
+        address: "master.example:1".into(),
+        pin: certs::join::Pin::of_spki(b"key"),
+        secret: certs::join::generate_secret(),
+    };
+    std::fs::write(folder.path().join(JOIN_FILE), key.expose() + "\n").unwrap();
+    let inputs = Inputs {
+        file: "/nonexistent".into(),
+        overrides: vec![("state_dir", folder.path().display().to_string())],
+        ..Inputs::default()
+    };
+    let config = Config::load(&inputs).unwrap();
+    assert!(matches!(&config.join.proof, Some(Proof::Key(read)) if read.expose_secret() == key.secret.expose_secret()));
+    assert_eq!(config.join.left_by_installer.as_deref(), Some(folder.path().join(JOIN_FILE).as_path()));
+    assert!(config.join.agent_id.is_none() && config.join.pin == Some(key.pin));
 }

@@ -58,7 +58,7 @@ impl Backoff {
 
 /// Whether trying again soon cannot help, because it is this identity that is refused.
 pub fn is_about_identity(code: Code) -> bool {
-    (Code::CERTIFICATE_REQUIRED..=Code::SLOW_DOWN).contains(&code)
+    (Code::CERTIFICATE_REQUIRED..=Code::ENROL_REJECTED).contains(&code)
         || [Code::SUSPENDED, Code::REMOVED, Code::CLONE, Code::VERSION].contains(&code)
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn every_code_of_identity_counts_as_one() {
-        for code in (0x40..=0x45).map(Code).chain([Code::SUSPENDED, Code::REMOVED, Code::CLONE]) {
+        for code in (0x40..=0x48).map(Code).chain([Code::SUSPENDED, Code::REMOVED, Code::CLONE]) {
             assert!(is_about_identity(code), "{code}");
         }
         for code in [Code::BUSY, Code::SHUTDOWN, Code::INTERNAL, Code::TOO_SLOW, Code::SUPERSEDED] {

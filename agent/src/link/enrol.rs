@@ -20,6 +20,7 @@ use super::{
     connect::{ConnectError, connect},
     member::{Member, NotOurs},
 };
+use crate::config::Proof;
 
 /// Time for request and reply once connected. The master may be writing to a busy database.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ pub enum EnrolError {
     Reply(#[source] FrameError),
     #[error("the master refuses: {} ({})", .0.message, .0.code)]
     Refused(Refusal),
+    #[error("{message}")]
+    Waits { message: String, retry_after: Duration },
     #[error("the master's reply cannot be used")]
     NotOurs(#[from] NotOurs),
 }
@@ -56,10 +59,17 @@ pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> R
     let csr_der = member.csr_der()?;
     let request = match purpose {
         Purpose::Renew => EnrolRequest::Renew { csr_der },
-        Purpose::Enrol => EnrolRequest::Enrol {
-            agent_id: member.agent_id.clone(),
-            secret: member.secret().ok_or(EnrolError::NoSecret)?.expose_secret().to_owned(),
-            csr_der,
+        Purpose::Enrol => match member.proof().ok_or(EnrolError::NoSecret)? {
+            Proof::Secret(secret) => EnrolRequest::Enrol {
+                agent_id: member.agent_id.clone(),
+                secret: secret.expose_secret().to_owned(),
+                csr_der,
+            },
+            Proof::Key(key) => EnrolRequest::EnrolWithKey {
+                name: member.agent_id.clone(),
+                key: key.expose_secret().to_owned(),
+                csr_der,
+            },
         },
     };
     let tls = member.enrol_tls(purpose == Purpose::Renew)?;
@@ -68,6 +78,9 @@ pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> R
     stream::close(&dialed.connection, Code::DONE);
     match reply? {
         EnrolReply::Refused(refusal) => Err(EnrolError::Refused(refusal)),
+        EnrolReply::Waits { message, retry_after_ms } => {
+            Err(EnrolError::Waits { message, retry_after: Duration::from_millis(retry_after_ms.into()) })
+        }
         EnrolReply::Issued(issued) => {
             let keeping = member.clone();
             let kept = tokio::task::spawn_blocking(move || {

@@ -142,6 +142,10 @@ async fn get_certificate(context: &Context, purpose: Purpose) -> Result<(), Ende
             Ok(())
         }
         Err(EnrolError::Refused(refusal)) => Err(Ended::refused(&refusal)),
+        Err(EnrolError::Waits { message, retry_after }) => {
+            let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+            Err(Ended::refused(&Refusal { code: Code::ENROL_WAITS, message, retry_after_ms }))
+        }
         Err(EnrolError::Connect(error)) => Err(of_connect(&error)),
         Err(EnrolError::NoSecret) => {
             let message = EnrolError::NoSecret.to_string();
@@ -234,7 +238,7 @@ async fn welcomed(context: &Context, welcome: &Welcome) {
 async fn recover(context: &Context, refusal: Refusal) -> Ended {
     let purpose = match refusal.code {
         Code::CERTIFICATE_EXPIRED => Purpose::Renew,
-        Code::UNKNOWN_IDENTITY | Code::CERTIFICATE_REQUIRED | Code::REMOVED if context.member.secret().is_some() => {
+        Code::UNKNOWN_IDENTITY | Code::CERTIFICATE_REQUIRED | Code::REMOVED if context.member.proof().is_some() => {
             Purpose::Enrol
         }
         _ => return Ended::refused(&refusal),

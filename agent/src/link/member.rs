@@ -1,8 +1,16 @@
 //! Who this agent is to its master: key, certificate, pin, address. Merges what the owner configured with what an earlier
 //! enrolment left, and keeps what a new one brings.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use crate::{
+    config::{Join, Proof, address::MasterAddress},
+    freshness::Freshness,
+    state::{Enrolment, FolderError, StateDir},
+};
 use certs::{
     identity::{AgentKey, IdentityError, peer_identity},
     join::Pin,
@@ -10,13 +18,6 @@ use certs::{
 };
 use proto::{enrol::Issued, id::AgentId};
 use rustls::ClientConfig;
-use secrecy::SecretString;
-
-use crate::{
-    config::{Join, address::MasterAddress},
-    freshness::Freshness,
-    state::{Enrolment, FolderError, StateDir},
-};
 
 /// The day this version was made, Unix milliseconds: no certificate is judged by an earlier time, however wrong the
 /// machine's clock is.
@@ -57,7 +58,8 @@ pub struct Member {
     pub master: MasterAddress,
     pub pin: Pin,
     pub agent_id: AgentId,
-    secret: Option<SecretString>,
+    proof: Option<Proof>,
+    left_by_installer: Option<PathBuf>,
     key: AgentKey,
     state: StateDir,
     freshness: Arc<Freshness>,
@@ -71,24 +73,43 @@ impl Member {
         let known = |missing: &'static str| enrolment.as_ref().ok_or(missing);
         let master = join.master.ok_or("master").or_else(|missing| known(missing).map(|known| known.master.clone()));
         let pin = join.pin.ok_or("master_pin").or_else(|missing| known(missing).map(|known| known.pin));
-        let agent_id =
-            join.agent_id.ok_or("agent_id").or_else(|missing| known(missing).map(|known| known.agent_id.clone()));
-        let secret = join.secret.as_ref().map(drop).ok_or("agent_secret").or_else(|missing| known(missing).map(drop));
-        match (master, pin, agent_id, secret) {
+        let named = join.agent_id.or_else(|| match (&enrolment, &join.proof) {
+            // With a key the name is the agent's to propose.
+            (None, Some(Proof::Key(_))) => Some(name_for(&gethostname::gethostname().to_string_lossy())),
+            _ => None,
+        });
+        let agent_id = named.ok_or("agent_id").or_else(|missing| known(missing).map(|known| known.agent_id.clone()));
+        let proof = join.proof.as_ref().map(drop).ok_or("agent_secret").or_else(|missing| known(missing).map(drop));
+        match (master, pin, agent_id, proof) {
             (Ok(master), Ok(pin), Ok(agent_id), Ok(())) => {
                 let enrolment = Mutex::new(enrolment);
-                Ok(Self { master, pin, agent_id, secret: join.secret, key, state, freshness, enrolment })
+                let (proof, left_by_installer) = (join.proof, join.left_by_installer);
+                let member = Self { master, pin, agent_id, proof, left_by_installer, key, state, freshness, enrolment };
+                if member.enrolment().is_some() {
+                    member.forget_left();
+                }
+                Ok(member)
             }
-            (master, pin, agent_id, secret) => {
-                let missing = [master.err(), pin.err(), agent_id.err(), secret.err()];
+            (master, pin, agent_id, proof) => {
+                let missing = [master.err(), pin.err(), agent_id.err(), proof.err()];
                 Err(MemberError::Incomplete(missing.into_iter().flatten().collect()))
             }
         }
     }
 
-    /// The secret, where the owner configured one.
-    pub fn secret(&self) -> Option<&SecretString> {
-        self.secret.as_ref()
+    /// What to enrol with, where the owner configured something.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    /// There is a certificate now.
+    fn forget_left(&self) {
+        if let Some(path) = &self.left_by_installer
+            && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "a used join token could not be removed");
+        }
     }
 
     pub fn enrolment(&self) -> Option<Enrolment> {
@@ -131,6 +152,7 @@ impl Member {
         };
         self.state.save_enrolment(&enrolment)?;
         *self.lock() = Some(enrolment);
+        self.forget_left();
         Ok(())
     }
 
@@ -161,12 +183,45 @@ fn fitting(stored: Option<Enrolment>, join: &Join) -> Result<Option<Enrolment>, 
     let Some(stored) = stored else { return Ok(None) };
     let other_agent = join.agent_id.as_ref().filter(|configured| **configured != stored.agent_id);
     let other_master = join.pin.as_ref().is_some_and(|pin| *pin != stored.pin);
-    match (other_agent, other_master, &join.secret) {
+    match (other_agent, other_master, &join.proof) {
         (None, false, _) => Ok(Some(stored)),
         (_, _, Some(_)) => Ok(None),
         (Some(configured), _, None) => {
             Err(MemberError::OtherAgent { enrolled: stored.agent_id, configured: configured.clone() })
         }
         (None, true, None) => Err(MemberError::OtherMaster),
+    }
+}
+
+/// A host's name as an agent's: what does not fit becomes a dash.
+pub fn name_for(hostname: &str) -> AgentId {
+    let plain =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') { c.to_ascii_lowercase() } else { '-' };
+    let mut name: String = hostname.chars().map(plain).collect();
+    name.truncate(proto::limits::AGENT_ID_MAX);
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let fallback = |_| "agent".parse().unwrap_or_else(|_| unreachable!("a plain word is an id"));
+    name.parse().unwrap_or_else(fallback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostname_becomes_an_id() {
+        let long = "x".repeat(100);
+        let cases = [
+            ("Nas.Local", "nas.local"),
+            ("fw_1", "fw_1"),
+            ("Büro PC", "b-ro-pc"),
+            ("-x-", "x"),
+            ("", "agent"),
+            ("日本", "agent"),
+            (long.as_str(), &long[..63]),
+        ];
+        for (hostname, name) in cases {
+            assert_eq!(name_for(hostname).as_str(), name, "{hostname}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::{net::UdpSocket, task::JoinHandle};
 use super::*;
 use crate::{
     app::{self, StartError},
-    config::{Config, Join, PolicyFile},
+    config::{Config, Join, PolicyFile, Proof},
     state::status_socket,
     testing::{Line, Master, PATIENCE, until},
 };
@@ -43,7 +43,8 @@ fn config(master: &Master, address: SocketAddr, state: &str) -> Config {
             master: Some(address.to_string().parse().unwrap()),
             pin: Some(master.pin()),
             agent_id: Some(master.agent()),
-            secret: Some("a secret of some length".to_owned().into()),
+            proof: Some(Proof::Secret("a secret of some length".to_owned().into())),
+            left_by_installer: None,
         },
         state_dir: master.folder.path().join(state),
         actions_dir: master.folder.path().join("actions.d"),

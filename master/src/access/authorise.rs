@@ -40,6 +40,12 @@ pub enum Action {
     TokenCreate,
     TokenRevoke,
     AuditRead,
+    /// Enrolment keys, and machines that wait.
+    EnrolList,
+    EnrolKeyCreate,
+    EnrolKeyRevoke,
+    /// Approves or rejects a machine.
+    EnrolDecide,
     OperatorsList,
     /// One of them, with its sessions.
     OperatorRead,
@@ -107,6 +113,10 @@ impl Action {
         Self::TokenCreate,
         Self::TokenRevoke,
         Self::AuditRead,
+        Self::EnrolList,
+        Self::EnrolKeyCreate,
+        Self::EnrolKeyRevoke,
+        Self::EnrolDecide,
         Self::OperatorsList,
         Self::OperatorRead,
         Self::OperatorAdd,
@@ -134,6 +144,8 @@ impl Action {
             Self::TokensList => Permission::TokensRead,
             Self::TokenCreate | Self::TokenRevoke => Permission::TokensWrite,
             Self::AuditRead => Permission::AuditRead,
+            Self::EnrolList => Permission::EnrolRead,
+            Self::EnrolKeyCreate | Self::EnrolKeyRevoke | Self::EnrolDecide => Permission::EnrolWrite,
             Self::OperatorsList | Self::OperatorRead => Permission::OperatorsRead,
             Self::OperatorAdd | Self::OperatorChange | Self::OperatorRemove => Permission::OperatorsWrite,
             Self::PanelCall => Permission::PanelCall,
@@ -178,6 +190,10 @@ impl Action {
             | Self::TunnelClose
             | Self::EventsRead
             | Self::TokenCreate
+            | Self::EnrolList
+            | Self::EnrolKeyCreate
+            | Self::EnrolKeyRevoke
+            | Self::EnrolDecide
             | Self::PanelCall => false,
         }
     }

@@ -7,6 +7,7 @@ mod connect;
 pub(crate) mod content;
 mod dashboard;
 pub mod dto;
+mod enrol;
 mod events;
 mod exec;
 mod execs;
@@ -16,6 +17,7 @@ mod files;
 mod gate;
 pub mod guard;
 mod health;
+pub mod install;
 mod live;
 mod once;
 pub mod openapi;
@@ -113,6 +115,11 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(files::tree))
         .routes(routes!(files::operate))
         .routes(routes!(events::follow))
+        .routes(routes!(enrol::list, enrol::create))
+        .routes(routes!(enrol::revoke))
+        .routes(routes!(enrol::waiting))
+        .routes(routes!(enrol::approve))
+        .routes(routes!(enrol::reject))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke));
     OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", v1)

@@ -50,6 +50,7 @@ const AGENT: &str = "/api/v1/agents/{id}";
 const TUNNELS: &str = "/api/v1/tunnels";
 const TUNNEL: &str = "/api/v1/tunnels/{id}";
 const CONTENT: &str = "/api/v1/agents/{id}/files/content";
+const KEYS: &str = "/api/v1/enrolment-keys";
 const TOKENS: &str = "/api/v1/tokens";
 
 /// Every route of the internal socket.
@@ -94,6 +95,12 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/agents/{id}/files/tree", Action::FilesRead, Repeat::Harmless),
     route("GET", "/api/v1/agents/{id}/files/upload", Action::FilesWrite, Repeat::Harmless),
     route("GET", "/api/v1/events", Action::EventsRead, Repeat::Harmless),
+    route("GET", KEYS, Action::EnrolList, Repeat::Harmless),
+    route("POST", KEYS, Action::EnrolKeyCreate, Repeat::AnsweredSecretly),
+    route("DELETE", "/api/v1/enrolment-keys/{id}", Action::EnrolKeyRevoke, Repeat::Answered),
+    route("GET", "/api/v1/enrolments", Action::EnrolList, Repeat::Harmless),
+    route("POST", "/api/v1/enrolments/{id}/approve", Action::EnrolDecide, Repeat::Answered),
+    route("POST", "/api/v1/enrolments/{id}/reject", Action::EnrolDecide, Repeat::Answered),
     route("GET", TOKENS, Action::TokensList, Repeat::Harmless),
     route("POST", TOKENS, Action::TokenCreate, Repeat::AnsweredSecretly),
     route("DELETE", "/api/v1/tokens/{id}", Action::TokenRevoke, Repeat::Answered),

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     extract::not_found,
     gate::Caller,
+    install,
     once::Remembered,
     problem::{Kind, Problem},
 };
@@ -50,7 +51,7 @@ pub struct ApiParts {
 }
 
 /// What the API must be told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ApiSettings {
     /// Host names served beside loopback's.
     pub hosts: Vec<String>,
@@ -58,6 +59,8 @@ pub struct ApiSettings {
     pub master_address: String,
     pub pin: Pin,
     pub secret_ttl: Duration,
+    /// What the public port is and has, for the commands that are pasted into new machines.
+    pub install: install::Ask,
 }
 
 /// The state of all handlers. Clones share it.

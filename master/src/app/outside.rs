@@ -4,19 +4,29 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use certs::{
     authority::ServerIdentity,
     web::{self, OwnFiles, WebCertificates},
 };
 use rustls::ServerConfig;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{StartError, listen};
 use crate::{
+    api::{
+        dto,
+        install::{Ask, Facts},
+    },
     config::Config,
     http::hosts::{Hosts, without_port},
-    public::{self, binaries::Binaries, listener},
+    public::{
+        self,
+        binaries::{Binaries, PLATFORMS, Platform},
+        listener,
+    },
 };
 
 /// Where an operator puts agents' binaries, below the data folder.
@@ -28,6 +38,7 @@ pub(super) struct Outside {
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     certificates: Arc<WebCertificates>,
+    binaries: Binaries,
     router: Router,
 }
 
@@ -47,13 +58,44 @@ impl Outside {
             listener,
             tls: web::server_config(certificates.clone())?,
             certificates,
-            router: public::router(binaries, hosts),
+            router: public::router(binaries.clone(), hosts),
+            binaries,
+        })
+    }
+
+    /// What the commands for new machines are made from.
+    pub(super) fn facts(&self, config: &Config, master_address: &str) -> Ask {
+        let host = without_port(master_address).to_owned();
+        let url = format!("https://{}", master_address.strip_suffix(":443").unwrap_or(master_address));
+        // A proxy before this port shows a certificate of its own, which its visitors must be able to verify.
+        let proxied = config.public.tcp_listen.is_some() && config.public.cert_file.is_none();
+        let (certificates, binaries) = (self.certificates.clone(), self.binaries.clone());
+        Arc::new(move || {
+            let known = proxied || certificates.is_own(&host);
+            let pin = || format!("sha256//{}", STANDARD.encode(certificates.pin_for(&host).as_bytes()));
+            Ok(Facts {
+                url: url.clone(),
+                pin: (!known).then(pin),
+                script_sha256: hex::encode(Sha256::digest(public::SCRIPT)),
+                sums_sha256: hex::encode(Sha256::digest(binaries.sums()?)),
+                platforms: PLATFORMS.iter().map(|platform| shown(&binaries, *platform)).collect(),
+            })
         })
     }
 
     pub(super) fn start(self, tasks: &TaskTracker, stop: &CancellationToken, grace: Duration) {
         tasks.spawn(public::watch_certificates(self.certificates, stop.clone()));
         tasks.spawn(listener::serve(self.listener, self.tls, self.router, stop.clone(), grace));
+    }
+}
+
+fn shown(binaries: &Binaries, platform: Platform) -> dto::enrol::Platform {
+    let available = binaries.has(platform);
+    dto::enrol::Platform {
+        os: platform.os.to_owned(),
+        arch: platform.arch.to_owned(),
+        available,
+        how: (!available).then(|| platform.how(binaries.dir())),
     }
 }
 

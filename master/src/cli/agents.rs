@@ -175,7 +175,7 @@ fn info(agent: &Agent) -> String {
     rows.into_iter().map(|(name, value)| format!("{name:<14}{value}")).collect::<Vec<_>>().join("\n")
 }
 
-fn labels(labels: &Labels) -> String {
+pub(super) fn labels(labels: &Labels) -> String {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
@@ -191,7 +191,7 @@ fn parse_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(json!(text)).map_err(|error| error.to_string())
 }
 
-fn parse_label(text: &str) -> Result<(String, String), UsageError> {
+pub(super) fn parse_label(text: &str) -> Result<(String, String), UsageError> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(UsageError(format!("{text:?} is no label; write KEY=VALUE"))),

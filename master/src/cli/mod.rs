@@ -13,6 +13,7 @@ mod connect;
 mod cp;
 mod demo;
 mod end;
+mod enrol;
 mod events;
 mod exec;
 mod forward;
@@ -96,6 +97,8 @@ enum Command {
     SshConfig(ssh_config::SshConfig),
     /// Follow what happens
     Events(events::Events),
+    /// Make keys for new machines, and the line to paste into them; approve those that wait
+    Enrol(enrol::Enrol),
     /// Manage API tokens
     Token(token::Token),
     /// Simulate many agents, for sizing
@@ -156,6 +159,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stdio(stdio) => block_on(stdio.run(context()?)),
         Command::SshConfig(config) => block_on(config.run(context()?)),
         Command::Events(events) => block_on(events.run(context()?)),
+        Command::Enrol(enrol) => block_on(enrol.run(context()?)),
         Command::Token(token) => block_on(token.run(context()?)),
         Command::Sim(sim) => block_on(sim.run(context()?)),
         Command::Demo(demo) => block_on(demo.run()),

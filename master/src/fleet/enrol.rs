@@ -1,6 +1,8 @@
 //! Enrolment and renewal: a secret and a certificate request in, a certificate out. One error for an unknown id and a
 //! wrong secret; failed attempts cost time by identity and by address (SECURITY R1, R2, R12).
 
+mod key;
+
 use std::{error::Error, net::IpAddr, sync::Arc};
 
 use certs::{authority::csr_key_sha256, identity::peer_identity, join::secret_sha256};
@@ -38,10 +40,24 @@ pub(super) async fn answer(fleet: &Arc<Fleet>, connection: &quinn::Connection) -
             enrol(fleet, connection, agent_id, &secret, &csr_der).await
         }
         EnrolRequest::Renew { csr_der } => renew(fleet, connection, &csr_der).await,
+        EnrolRequest::EnrolWithKey { name, key, csr_der } => {
+            let reply = key::enrol(fleet, connection, name, &key, &csr_der).await;
+            return reply_with(&mut stream, connection, reply).await;
+        }
     };
-    let (reply, code) = match outcome {
-        Ok(issued) => (EnrolReply::Issued(issued), Code::DONE),
-        Err(code) => (EnrolReply::Refused(refusal(code)), code),
+    let reply = match outcome {
+        Ok(issued) => EnrolReply::Issued(issued),
+        Err(code) => EnrolReply::Refused(refusal(code)),
+    };
+    reply_with(&mut stream, connection, reply).await
+}
+
+/// Writes the reply, and says with which code to close.
+async fn reply_with(stream: &mut FrameStream, connection: &quinn::Connection, reply: EnrolReply) -> Code {
+    let code = match &reply {
+        EnrolReply::Issued(_) => Code::DONE,
+        EnrolReply::Refused(refusal) => refusal.code,
+        EnrolReply::Waits { .. } => Code::ENROL_WAITS,
     };
     if stream.send.write_frame(&reply).await.is_ok() {
         stream.send.finish();

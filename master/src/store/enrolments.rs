@@ -192,7 +192,7 @@ async fn consume(
     if write.execute(sql).await? == 1 { Ok(()) } else { Err(EnrolError::Refused) }
 }
 
-async fn record(
+pub(super) async fn record(
     write: &mut Write,
     agent_id: &AgentId,
     key_sha256: &Sha256,

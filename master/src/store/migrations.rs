@@ -6,7 +6,11 @@ use sqlx::{AnyConnection, Connection, Row};
 use super::{Engine, OpenError, Sql};
 
 /// Every migration, oldest first; the version is the place in the list, from 1. Append only.
-const ALL: &[&str] = &[include_str!("migrations/0001_start.sql"), include_str!("migrations/0002_sessions.sql")];
+const ALL: &[&str] = &[
+    include_str!("migrations/0001_start.sql"),
+    include_str!("migrations/0002_sessions.sql"),
+    include_str!("migrations/0003_enrolment_keys.sql"),
+];
 
 /// Any number no other program takes: two masters on one PostgreSQL must not migrate at once.
 const POSTGRES_LOCK: &str = "SELECT pg_advisory_xact_lock(7443000100)";

@@ -10,6 +10,7 @@ pub mod enrolments;
 mod error;
 pub mod events;
 pub mod idempotency;
+pub mod keys;
 pub mod labels;
 mod migrations;
 mod open;
@@ -81,6 +82,10 @@ impl Store {
 
     pub fn enrolments(&self) -> enrolments::Enrolments<'_> {
         enrolments::Enrolments(self)
+    }
+
+    pub fn keys(&self) -> keys::Keys<'_> {
+        keys::Keys(self)
     }
 
     pub fn tunnels(&self) -> tunnels::Tunnels<'_> {

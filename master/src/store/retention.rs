@@ -66,11 +66,15 @@ const TOKENS: &str = "DELETE FROM tokens WHERE id IN
 const ENROLMENTS: &str = "DELETE FROM enrolments WHERE id IN
     (SELECT id FROM enrolments WHERE COALESCE(used_at_ms, expires_at_ms) < $1 LIMIT $2)";
 
+const KEYS: &str = "DELETE FROM enrolment_keys WHERE id IN
+    (SELECT id FROM enrolment_keys WHERE COALESCE(revoked_at_ms, expires_at_ms) < $1 LIMIT $2)";
+
 impl Store {
     /// Removes what is older than it may be.
     pub async fn prune(&self, retention: &Retention, now_ms: i64) -> Result<Pruned, StoreError> {
         let before = |age: Duration| now_ms.saturating_sub(millis(age));
         let credentials = before(retention.credentials);
+        self.keys().tidy(now_ms).await?;
         Ok(Pruned {
             events: self.bite("events.prune", EVENTS, before(retention.events)).await?,
             audit: self.prune_audit(before(retention.audit)).await?,
@@ -78,7 +82,8 @@ impl Store {
             sessions: self.bite("sessions.prune", SESSIONS, before(retention.sessions)).await?,
             idempotency: self.bite("idempotency.prune", IDEMPOTENCY, before(retention.idempotency)).await?,
             credentials: self.bite("tokens.prune", TOKENS, credentials).await?
-                + self.bite("enrolments.prune", ENROLMENTS, credentials).await?,
+                + self.bite("enrolments.prune", ENROLMENTS, credentials).await?
+                + self.bite("keys.prune", KEYS, credentials).await?,
         })
     }
 

@@ -4,6 +4,7 @@ mod agents;
 mod audit;
 mod engines;
 mod enrolments;
+mod keys;
 mod outage;
 mod rows;
 mod tunnels;

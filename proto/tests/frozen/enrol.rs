@@ -27,6 +27,17 @@ fn enrol_request() {
         EnrolRequest::Renew { csr_der: vec![0x30, 0x00] },
         "01 02 3000 # Renew: csr_der, 2 bytes",
     );
+    frozen(
+        "enrol_request",
+        "with_key",
+        EnrolRequest::EnrolWithKey { name: "home-1".parse().unwrap(), key: "k3y".into(), csr_der: vec![0x30, 0x00] },
+        r#"
+        02                                                  # EnrolWithKey
+        06 "home-1"                                         # name
+        03 "k3y"                                            # key
+        02 3000                                             # csr_der: 2 bytes
+        "#,
+    );
 }
 
 #[test]
@@ -51,6 +62,16 @@ fn enrol_reply() {
         r#"
         01                                                  # Refused
         43                                                  # code: 0x43 enrol_refused
+        02 "no"                                             # message
+        8827                                                # retry_after_ms: 5,000
+        "#,
+    );
+    frozen(
+        "enrol_reply",
+        "waits",
+        EnrolReply::Waits { message: "no".into(), retry_after_ms: 5_000 },
+        r#"
+        02                                                  # Waits
         02 "no"                                             # message
         8827                                                # retry_after_ms: 5,000
         "#,

@@ -140,6 +140,8 @@ pub(crate) fn enrol_request() -> impl Strategy<Value = EnrolRequest> {
         (agent_id(), text(256), vec(any::<u8>(), 1..=2048))
             .prop_map(|(agent_id, secret, csr_der)| EnrolRequest::Enrol { agent_id, secret, csr_der }),
         vec(any::<u8>(), 1..=2048).prop_map(|csr_der| EnrolRequest::Renew { csr_der }),
+        (agent_id(), text(256), vec(any::<u8>(), 1..=2048))
+            .prop_map(|(name, key, csr_der)| EnrolRequest::EnrolWithKey { name, key, csr_der }),
     ]
 }
 
@@ -149,7 +151,9 @@ pub(crate) fn enrol_reply() -> impl Strategy<Value = EnrolReply> {
             EnrolReply::Issued(Issued { certificate_der, ca_der, master_time_ms })
         },
     );
-    prop_oneof![issued, refusal().prop_map(EnrolReply::Refused)]
+    let waits =
+        (text(1024), any::<u32>()).prop_map(|(message, retry_after_ms)| EnrolReply::Waits { message, retry_after_ms });
+    prop_oneof![issued, refusal().prop_map(EnrolReply::Refused), waits]
 }
 
 fn exec() -> impl Strategy<Value = ExecSpec> {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 fn code_of(reply: &EnrolReply) -> Option<Code> {
     match reply {
-        EnrolReply::Issued(_) => None,
+        EnrolReply::Issued(_) | EnrolReply::Waits { .. } => None,
         EnrolReply::Refused(refusal) => Some(refusal.code),
     }
 }
@@ -47,7 +47,7 @@ async fn two_hundred_with_one_token(top: &str) {
     let errors: BTreeSet<_> = replies
         .iter()
         .filter_map(|reply| match reply {
-            EnrolReply::Issued(_) => None,
+            EnrolReply::Issued(_) | EnrolReply::Waits { .. } => None,
             EnrolReply::Refused(refusal) => Some((refusal.code, refusal.message.clone())),
         })
         .collect();

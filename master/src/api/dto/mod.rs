@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 pub mod agent;
 pub mod command;
 pub mod content;
+pub mod enrol;
 pub mod event;
 pub mod exec;
 pub mod file;

@@ -141,6 +141,7 @@ impl SimAgent {
         match reply {
             EnrolReply::Issued(issued) => Ok(issued.certificate_der),
             EnrolReply::Refused(refusal) => bail!("enrolment refused: {}", refusal.code),
+            EnrolReply::Waits { .. } => bail!("the master waits for approval"),
         }
     }
 

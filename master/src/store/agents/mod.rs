@@ -231,7 +231,7 @@ async fn set_status(write: &mut Write, id: &AgentId, status: AgentStatus) -> Res
     Ok(write.execute(sql.bind(id)).await? > 0)
 }
 
-async fn set_labels(write: &mut Write, id: &AgentId, labels: &Labels) -> Result<(), StoreError> {
+pub(super) async fn set_labels(write: &mut Write, id: &AgentId, labels: &Labels) -> Result<(), StoreError> {
     write.execute(Sql::new("DELETE FROM agent_labels WHERE agent_id = $1").bind(id)).await?;
     for (key, value) in labels.iter() {
         let sql = Sql::new("INSERT INTO agent_labels (agent_id, key, value) VALUES ($1, $2, $3)");
