@@ -11,5 +11,6 @@ mod launch;
 pub mod leftovers;
 pub mod once;
 pub mod shell;
+mod starting;
 pub mod stats;
 pub mod transfer;

@@ -64,9 +64,17 @@ impl Drop for Begun {
     }
 }
 
-fn tell_end(journal: &Journal, id: RequestId) {
-    if let Err(error) = journal.ended(id) {
-        tracing::warn!(%id, %error, "the journal did not take an end; the next start will look for leftovers in vain");
+/// Never waits: others may hold the journal while the disk takes what they began.
+fn tell_end(journal: &Arc<Journal>, id: RequestId) {
+    let journal = journal.clone();
+    let tell = move || {
+        if let Err(error) = journal.ended(id) {
+            tracing::warn!(%id, %error, "the journal did not take an end; the next start will look for leftovers in vain");
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => _ = runtime.spawn_blocking(tell),
+        Err(_) => tell(),
     }
 }
 

@@ -35,6 +35,7 @@ use super::{
     answer,
     launch::{Launch, LaunchError, launch},
     once::{Begun, Once},
+    starting::{Start, Starting},
 };
 use crate::policy::Policy;
 
@@ -67,6 +68,7 @@ pub struct Execs {
     policy: Arc<Policy>,
     once: Once,
     patience: Patience,
+    starting: Starting,
     running: TaskTracker,
     permits: Arc<Semaphore>,
     kept: Arc<Mutex<Kept>>,
@@ -85,8 +87,8 @@ impl Execs {
     /// When `shutdown` is cancelled, everything that runs is killed.
     pub fn new(policy: Arc<Policy>, once: Once, patience: Patience, shutdown: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(EXECS_MAX));
-        let (kept, pool) = (Arc::default(), Arc::default());
-        Self { policy, once, patience, running: TaskTracker::new(), permits, kept, pool, shutdown }
+        let (kept, pool, starting) = (Arc::default(), Arc::default(), Starting::default());
+        Self { policy, once, patience, starting, running: TaskTracker::new(), permits, kept, pool, shutdown }
     }
 
     /// Resolves when nothing runs any more. To be called after the shutdown.
@@ -105,8 +107,9 @@ impl Execs {
     /// Starts one exec and serves its first stream. Dropping the future leaves it running.
     pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream) {
         let execs = self.clone();
+        let start = self.starting.begin(id);
         // A line that is lost in the middle of a start must not leave half a run.
-        let started = self.running.spawn(async move { execs.start(id, taken_ms, &spec).await });
+        let started = self.running.spawn(async move { execs.start(start, id, taken_ms, &spec).await });
         match started.await {
             Ok(Ok(session)) => {
                 let started = FromExec::Started { pid: session.pid };
@@ -124,8 +127,9 @@ impl Execs {
         }
     }
 
-    /// Serves one more stream of an exec that runs or ended lately.
+    /// Serves one more stream of an exec that runs or ended lately; one that is being started is waited for.
     pub async fn attach(&self, attach: ExecAttach, mut stream: FrameStream) {
+        self.starting.settled(RequestId(attach.exec.0)).await;
         let session = self.lock().sessions.get(&RequestId(attach.exec.0)).cloned();
         let Some(session) = session else {
             return answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await;
@@ -140,7 +144,14 @@ impl Execs {
         }
     }
 
-    async fn start(&self, id: RequestId, taken_ms: i64, spec: &ExecSpec) -> Result<Arc<Session>, (Code, String)> {
+    /// `_start` is dropped when the session is in the list, or nowhere.
+    async fn start(
+        &self,
+        _start: Start,
+        id: RequestId,
+        taken_ms: i64,
+        spec: &ExecSpec,
+    ) -> Result<Arc<Session>, (Code, String)> {
         let permit = self
             .permits
             .clone()

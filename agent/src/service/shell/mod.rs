@@ -37,6 +37,7 @@ use super::{
     answer,
     launch::{Launch, LaunchError, OnTerminal, launch_on_terminal},
     once::{Begun, Once},
+    starting::{Start, Starting},
 };
 use crate::policy::Policy;
 
@@ -70,6 +71,7 @@ pub struct Shells {
     sessions: Arc<Mutex<HashMap<ShellId, Arc<Session>>>>,
     /// One for each session that starts or runs.
     places: Arc<Semaphore>,
+    starting: Starting,
     running: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -78,7 +80,8 @@ impl Shells {
     /// When `shutdown` is cancelled, every session ends.
     pub fn new(policy: Arc<Policy>, once: Once, patience: Patience, shutdown: CancellationToken) -> Self {
         let places = Arc::new(Semaphore::new(SESSIONS_MAX));
-        Self { policy, once, patience, sessions: Arc::default(), places, running: TaskTracker::new(), shutdown }
+        let (sessions, starting) = (Arc::default(), Starting::default());
+        Self { policy, once, patience, sessions, places, starting, running: TaskTracker::new(), shutdown }
     }
 
     /// Resolves when nothing runs any more. To be called after the shutdown.
@@ -97,8 +100,9 @@ impl Shells {
     /// Opens a session and serves its first stream. Dropping the future leaves the session running.
     pub async fn open(&self, id: RequestId, taken_ms: i64, spec: ShellSpec, stream: FrameStream) {
         let shells = self.clone();
+        let start = self.starting.begin(id);
         // A line that is lost in the middle of a start must not leave half a session.
-        let started = self.running.spawn(async move { shells.start(id, taken_ms, &spec).await });
+        let started = self.running.spawn(async move { shells.start(start, id, taken_ms, &spec).await });
         match started.await {
             Ok(Ok(session)) => stream::follow(&session, stream, 0).await,
             Ok(Err((code, message))) => answer::refuse(stream, code, &message).await,
@@ -111,8 +115,9 @@ impl Shells {
         }
     }
 
-    /// Serves one more stream of a session that runs or ended lately.
+    /// Serves one more stream of a session that runs or ended lately; one that is being started is waited for.
     pub async fn attach(&self, attach: ShellAttach, stream: FrameStream) {
+        self.starting.settled(RequestId(attach.session.0)).await;
         let session = self.lock().get(&attach.session).cloned();
         match session {
             Some(session) => stream::follow(&session, stream, attach.offset).await,
@@ -120,7 +125,14 @@ impl Shells {
         }
     }
 
-    async fn start(&self, id: RequestId, taken_ms: i64, spec: &ShellSpec) -> Result<Arc<Session>, (Code, String)> {
+    /// `_start` is dropped when the session is in the list, or nowhere.
+    async fn start(
+        &self,
+        _start: Start,
+        id: RequestId,
+        taken_ms: i64,
+        spec: &ShellSpec,
+    ) -> Result<Arc<Session>, (Code, String)> {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err((Code::BUSY, format!("{SESSIONS_MAX} sessions run on this agent; end one first")));
         };

@@ -9,7 +9,7 @@ use proto::{
 use super::*;
 use crate::{
     service::exec,
-    testing::{Bench, PATIENCE, until_gone},
+    testing::{Bench, PATIENCE, until, until_gone},
 };
 
 const ALLOW_ALL: &str = "allow_all = true";
@@ -227,4 +227,23 @@ async fn many_opened_at_once_are_no_more_than_there_is_room_for() {
     assert_eq!(ended.last().await, End::Exited(0));
     let (reply, _stream) = one().await;
     assert!(matches!(reply.unwrap(), OpenReply::Opened(_)));
+}
+
+#[tokio::test]
+async fn a_session_that_is_being_started_is_waited_for() {
+    let bench = Bench::start(ALLOW_ALL, exec::Patience::default()).await;
+    for _ in 0..10 {
+        let id = RequestId::random();
+        let first = Operation::Shell(on_terminal("read x"));
+        let first = bench.open_as(id, crate::testing::NOW_MS, first);
+        let second = async {
+            let shells = &bench.dispatch.shells;
+            let known = || shells.starting.is_busy() || shells.lock().contains_key(&ShellId(id.0));
+            until("it is being started", known).await;
+            bench.open(Operation::ShellAttach(ShellAttach { session: ShellId(id.0), offset: 0 })).await
+        };
+        let (_first, (reply, _second)) = tokio::join!(first, second);
+        // The opener's own stream may have taken it over meanwhile.
+        assert!(!matches!(reply, Ok(OpenReply::Refused(_))), "{reply:?}");
+    }
 }
