@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Session, Shells,
-    recording::Recording,
+    recording::{self, Recording},
     state::{AgentKnows, ForAgent},
 };
 use crate::{
@@ -88,9 +88,8 @@ impl Hub {
                 }
             } => ended,
         };
-        if let Some(recording) = &mut self.recording {
-            let _ = recording.rest(unix_ms());
-            let _ = recording.handle().and_then(|file| file.sync_all());
+        if let Some(recording) = self.recording.take() {
+            let _ = recording::on_disk(move || recording.finish(unix_ms())).await;
         }
         // The row first, so that who is told finds it; a database that is away keeps nobody waiting.
         let recorded = self.record_end(&ended).await;

@@ -159,8 +159,9 @@ impl Shells {
         if !super::fits(&operation) {
             return Err(ShellError::TooLarge);
         }
-        let path = self.recordings().path(id, created_ms);
-        let recording = match Recording::create(&path, created_ms, size, &term, agent.as_str()) {
+        let (path, title) = (self.recordings().path(id, created_ms), agent.to_string());
+        let created = recording::on_disk(move || Recording::create(&path, created_ms, size, &term, &title));
+        let recording = match created.await {
             Ok(recording) => Some(recording),
             Err(error) if self.settings.strict => return Err(error.into()),
             Err(error) => {

@@ -69,7 +69,7 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Recording {
-    /// Writes the header: nothing was shown yet.
+    /// Writes the header: nothing was shown yet. Blocks on the disk.
     pub(super) fn create(path: &Path, started_ms: i64, size: Size, term: &str, title: &str) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -130,6 +130,12 @@ impl Recording {
         if rest.is_empty() { Ok(()) } else { self.write(Cast::Output(rest), now_ms) }
     }
 
+    /// The end of it: what was held back, and all of it on the disk. Blocks on the disk.
+    pub(super) fn finish(mut self, now_ms: i64) -> io::Result<()> {
+        self.rest(now_ms)?;
+        self.file.sync_all()
+    }
+
     /// Output that the line will bring again is not held twice.
     pub(super) fn forget_held(&mut self) {
         self.held.clear();
@@ -152,6 +158,13 @@ impl Recording {
         self.offset += counted([(seconds, event)]);
         Ok(())
     }
+}
+
+/// Runs what waits for the disk on a thread of its own: all lines of the fleet hang on the one that must not wait.
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 fn counted(events: impl IntoIterator<Item = (f64, Cast)>) -> u64 {
