@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     Context, EXEC_FAILED,
-    client::segment,
+    client::{CallError, segment},
     is_passing, output,
     stop::StopSignal,
     terminal::{self, Raw},
@@ -30,6 +30,8 @@ use crate::api::dto::shell::{FromViewer, LineState, NewShell, Shell as Row, ToVi
 
 /// Ctrl-].
 const DETACH: u8 = 0x1d;
+/// Ctrl-C, which a raw terminal does not act on.
+const INTERRUPT: u8 = 0x03;
 /// How long a master that is away is waited for.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ const ACK_EVERY: u64 = 64 * 1024;
 /// How long after the last of what was shown again its answers may come.
 const DEAF_FOR: Duration = Duration::from_millis(150);
 const PIECES: usize = 16;
+/// How long the last message may take to learn what it says.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -50,16 +54,18 @@ Ctrl-] leaves the session running; what it printed meanwhile, up to 1 MiB, is th
 A lost line or a restarted master is waited for. Exit code: the shell's own, 128 + n if signal n ended it, 255 if it could
 not be opened or followed, 0 after Ctrl-].")]
 pub(super) struct Shell {
+    /// The agent's name
     agent: String,
     /// Go on with this session instead of opening one
     #[arg(long, value_name = "ID")]
     attach: Option<String>,
-    /// Only look
+    /// Only look; Ctrl-] or Ctrl-C leaves
     #[arg(long, requires = "attach")]
     watch: bool,
     /// End it when nothing was typed for this long: 10m
     #[arg(long, value_parser = output::parse_seconds)]
     idle: Option<u32>,
+    /// Set a variable for the shell, as far as the owner's policy lets it; may be repeated
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = super::exec::parse_variable)]
     env: Vec<(String, String)>,
 }
@@ -68,7 +74,13 @@ impl Shell {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         let begun_before = self.attach.is_some();
         let id = match self.attach {
-            Some(id) => id,
+            Some(id) => {
+                let there = agent_of(&context, &id).await?;
+                if there != self.agent {
+                    bail!("that session is on {there}: landline shell {there} --attach {id}");
+                }
+                id
+            }
             None => {
                 let new = NewShell { env: self.env.into_iter().collect(), idle_s: self.idle, ..on_this_terminal() };
                 open(&context, &self.agent, &new).await?
@@ -87,6 +99,12 @@ pub(super) fn on_this_terminal() -> NewShell {
 pub(super) async fn open(context: &Context, agent: &str, new: &NewShell) -> anyhow::Result<String> {
     let row: Row = context.client.post_once(&format!("/agents/{}/shells", segment(agent)), new).await?;
     Ok(row.id)
+}
+
+/// The agent that a session is on.
+async fn agent_of(context: &Context, id: &str) -> Result<String, CallError> {
+    let row: Row = context.client.get(&format!("/shells/{}", segment(id)), &()).await?;
+    Ok(row.agent_id)
 }
 
 /// What ends following a session.
@@ -117,7 +135,9 @@ struct Following<'a> {
 pub(super) async fn follow(context: &Context, id: &str, watch: bool, begun_before: bool) -> anyhow::Result<ExitCode> {
     let mut stop = StopSignal::listen()?;
     let (keys, typed) = mpsc::channel(PIECES);
-    let raw = if watch { None } else { Raw::enter()? };
+    // Who only looks has a raw terminal as well: nothing typed is echoed into the picture, and it is reset at the end.
+    let raw = Raw::enter()?;
+    let listens = !watch || raw.is_some();
     let reading = tokio::spawn(read_keys(keys));
     let mut following = Following {
         context,
@@ -129,7 +149,7 @@ pub(super) async fn follow(context: &Context, id: &str, watch: bool, begun_befor
         history: 0,
         deaf_until: None,
         typed,
-        input_open: !watch,
+        input_open: listens,
         raw,
     };
     let over = tokio::select! {
@@ -141,8 +161,11 @@ pub(super) async fn follow(context: &Context, id: &str, watch: bool, begun_befor
     let was_terminal = following.raw.take().is_some();
     match over? {
         Over::Exit(code) => Ok(code),
-        Over::Detached if was_terminal || watch => {
-            eprintln!("\r\nlandline: left running; come back with: landline shell AGENT --attach {id}");
+        Over::Detached if watch => Ok(ExitCode::SUCCESS),
+        Over::Detached if was_terminal => {
+            let agent = tokio::time::timeout(TOLD_WITHIN, agent_of(context, id)).await;
+            let agent = agent.ok().and_then(Result::ok).unwrap_or_else(|| "AGENT".to_owned());
+            output::say(&format!("landline: left running; come back with: landline shell {agent} --attach {id}"));
             Ok(ExitCode::SUCCESS)
         }
         Over::Detached => Ok((128 + 2).into()),
@@ -199,13 +222,13 @@ impl Following<'_> {
                 biased;
                 _ = hung_up.recv() => return Ok(Over::Detached),
                 keys = self.typed.recv(), if self.input_open => match keys {
-                    Some(keys) if self.raw.is_some() && keys.contains(&DETACH) => return Ok(Over::Detached),
-                    Some(_) if self.is_deaf() => None,
+                    Some(keys) if self.leaves(&keys) => return Ok(Over::Detached),
+                    Some(_) if self.watch || self.is_deaf() => None,
                     Some(keys) => Some(Message::Binary(keys.into())),
                     // A script's input is at its end: so is the terminal's.
                     None => {
                         self.input_open = false;
-                        Some(Message::Binary(vec![4].into()))
+                        (!self.watch).then(|| Message::Binary(vec![4].into()))
                     }
                 },
                 _ = resized.recv(), if !self.watch => {
@@ -229,6 +252,11 @@ impl Following<'_> {
                 return Ok(Over::Lost(error.to_string()));
             }
         }
+    }
+
+    /// Whether these keys leave the session to itself.
+    fn leaves(&self, keys: &[u8]) -> bool {
+        self.raw.is_some() && (keys.contains(&DETACH) || self.watch && keys.contains(&INTERRUPT))
     }
 
     /// While the terminal may still be answering questions that a program asked before we came.
@@ -303,7 +331,11 @@ impl Following<'_> {
 
     /// Beside the session's own output, on a line of its own.
     fn say(&self, text: &str) {
-        if self.raw.is_some() { eprint!("\r\nlandline: {text}\r\n") } else { eprintln!("landline: {text}") }
+        if self.raw.is_some() {
+            output::say(&format!("\r\nlandline: {text}\r"));
+        } else {
+            output::say(&format!("landline: {text}"));
+        }
     }
 }
 

@@ -258,7 +258,7 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.keys("clear; echo marker-$((6*7))\n");
     tmux.shows("marker-42").await;
     tmux.keys("\u{1d}");
-    tmux.shows("come back with").await;
+    tmux.shows("come back with: landline shell desk --attach").await;
     assert_eq!(tmux.stty().await, before, "the terminal is as it was");
     let shells = master.api().get("/shells?running=true").await;
     let id = shells["items"][0]["id"].as_str().unwrap().to_owned();
@@ -275,6 +275,29 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.keys("echo \"code=$?\"\n");
     tmux.shows("code=5").await;
     assert_eq!(tmux.stty().await, before, "the terminal is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_disturbs_nothing_and_gets_the_terminal_back() {
+    let master = Master::start().await;
+    let agent = master.agent("desk").await;
+    let id = open(&master.api(), "desk", "printf '\\033[?1049h\\033[Hfull screen'; exec sleep 1000").await;
+    let tmux = Tmux::start(&master, agent.folder.path());
+    let before = tmux.stty().await;
+    tmux.keys("clear; echo below-$((6*7))\n");
+    tmux.shows("below-42").await;
+    for leave in ["\u{1d}", "\u{3}"] {
+        tmux.keys(&format!("landline shell desk --attach {id} --watch\n"));
+        tmux.shows("full screen").await;
+        tmux.keys("typed");
+        tmux.keys(leave);
+        tmux.shows("below-42").await;
+        assert!(!tmux.screen().contains("typed"), "{}", tmux.screen());
+    }
+    assert_eq!(tmux.stty().await, before, "the terminal is as it was");
+    tmux.keys(&format!("clear; landline shell elsewhere --attach {id}; echo \"code=$?\"\n"));
+    tmux.shows("code=255").await;
+    assert!(tmux.screen().contains("that session is on desk"), "{}", tmux.screen());
 }
 
 /// A terminal of its own, with `landline` in PATH and pointed at one master.
