@@ -134,7 +134,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("landline: {}", output::plain_lines(&format!("{error:#}")));
+            output::say(&format!("landline: {}", output::plain_lines(&format!("{error:#}"))));
             ours.unwrap_or_else(|| failure_code(&error)).into()
         }
     }

@@ -1,6 +1,9 @@
 //! How the command line prints: tables for people, JSON for programs. Must not call the API.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -53,6 +56,16 @@ pub(crate) fn plain(text: &str) -> String {
 /// The same for a text that may have several lines, such as an error with what others said in it.
 pub(crate) fn plain_lines(text: &str) -> String {
     text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// The same of a path.
+pub(crate) fn shown(path: &Path) -> String {
+    plain(&path.display().to_string())
+}
+
+/// One line on standard error. That nobody reads it is no reason to fail differently.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A value, or a dash.

@@ -267,13 +267,60 @@ async fn a_tree_goes_both_ways_and_only_what_differs_goes_again() {
     eprintln!("down: {err}");
     assert_eq!(snapshot(&source), snapshot(&desk.path().join("down")));
 
-    // Again: into the folder that is there now, only what differs.
+    // Again: the same copy, only what differs. And with a slash at the end, into a folder.
     std::fs::write(source.join("d1/e1/f1"), "changed").unwrap();
+    let differs = async |name: &str| {
+        let (code, out, err) = copied(&world.master, &["-r", "-o", "json", &here("tree"), &there(name)]).await;
+        let summary: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &summary["files"], &summary["same"]), (0, &1.into(), &files.into()), "{out}{err}");
+    };
+    differs("up").await;
+    assert_eq!(snapshot(&source), snapshot(&world.path("up")));
+    std::fs::write(source.join("d1/e1/f1"), "changed again").unwrap();
     std::fs::create_dir(world.path("into")).unwrap();
     std::fs::rename(world.path("up"), world.path("into/tree")).unwrap();
-    let (code, out, err) = copied(&world.master, &["-r", "-o", "json", &here("tree"), &there("into")]).await;
-    let summary: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &summary["files"], &summary["same"]), (0, &1.into(), &files.into()), "{out}{err}");
+    differs("into/").await;
     assert_eq!(snapshot(&source), snapshot(&world.path("into/tree")));
     assert!(world.parts().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_somebody_else_is_filled_only_when_that_is_said() {
+    let world = world().await;
+    let desk = tempfile::tempdir().unwrap();
+    let here = |name: &str| desk.path().join(name).display().to_string();
+    let there = |name: &str| format!("store:{}", world.path(name).display());
+    for (folder, name) in [(desk.path().join("site"), "index.html"), (world.path("srv"), "database")] {
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(name), name).unwrap();
+    }
+    std::fs::create_dir(here("other")).unwrap();
+    std::fs::write(here("other/notes"), "notes").unwrap();
+    for arguments in [[here("site"), there("srv")], [there("srv"), here("other")]] {
+        let (code, _, err) = copied(&world.master, &["-r", &arguments[0], &arguments[1]]).await;
+        assert!(code == 64 && err.contains("holds other things"), "{code} {err}");
+    }
+    assert_eq!(snapshot(&world.path("srv")).len() + snapshot(&desk.path().join("other")).len(), 2);
+    for arguments in [[here("site/."), there("srv")], [there("srv/."), here("other")]] {
+        let (code, _, err) = copied(&world.master, &["-r", &arguments[0], &arguments[1]]).await;
+        assert_eq!(code, 0, "{err}");
+    }
+    let named = |name: &str| snapshot(&desk.path().join("other")).contains_key(Path::new(name));
+    assert!(["notes", "database", "index.html"].into_iter().all(named));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_is_refused_by_name_and_not_waited_for() {
+    let world = world().await;
+    let desk = tempfile::tempdir().unwrap();
+    let pipe = desk.path().join("pi\x1b[2Jpe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let target = format!("store:{}", world.path("x").display());
+    let pipe = pipe.display().to_string();
+    let arguments = [&*pipe, &target];
+    let copying = copied(&world.master, &arguments);
+    let (code, _, err) = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends");
+    assert!(code == 1 && err.contains("it is a pipe"), "{code} {err}");
+    assert!(!err.contains('\x1b'), "{err:?}");
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{self, ErrorKind, Write},
+    path::Path,
     str::FromStr,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     cli::{
         client::{CallError, Client, segment},
         end::Remote,
+        output::shown,
     },
 };
 
@@ -68,7 +70,7 @@ pub(super) async fn fetch(
     name: &OsStr,
     progress: &Progress,
 ) -> anyhow::Result<u64> {
-    let meter = progress.file(name.display().to_string());
+    let meter = progress.file(shown(Path::new(name)));
     let mut fetch = Fetch { client, from, folder, name, progress, meter, state: None, states: 0 };
     let mut patience = Patience::new();
     let mut spoilt = false;

@@ -3,18 +3,14 @@
 
 mod download;
 mod folder;
+mod local;
 mod patience;
+mod plan;
 mod progress;
 mod tree;
 mod upload;
 
-use std::{
-    ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Instant,
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -23,16 +19,14 @@ use serde::Serialize;
 
 use self::{
     folder::Folder,
+    plan::{Plan, plan},
     progress::Progress,
-    tree::{Links, Planned},
 };
-use crate::api::dto::file::Kind;
-
 use super::{
-    Context, UsageError,
-    client::{CallError, Client},
-    end::{End, Remote},
-    output::{self, Format},
+    Context,
+    client::Client,
+    end::Remote,
+    output::{self, Format, shown},
     stop::StopSignal,
 };
 
@@ -46,7 +40,9 @@ Examples:
   landline cp backup.tar.gz home-1:/srv/backups/
   landline cp home-1:/var/log/syslog .
   landline cp home-1:/etc/hosts home-1:/etc/fstab ./etc/
-  landline cp -r ./site home-1:/srv/www
+  landline cp -r ./site home-1:/srv/www        /srv/www becomes a copy of ./site
+  landline cp -r ./site home-1:/srv/           with a / at the end: /srv/site does
+  landline cp -r ./site/. home-1:/srv          what is in ./site, beside what is there
 
 A path with AGENT: in front is on that agent and begins with /. Permission bits and times are kept. Each file is verified
 by its BLAKE3 and takes its place only when it is whole; after a break repeat the command and it goes on where it was.
@@ -95,8 +91,11 @@ impl Copy {
             () = stop.wait() => return Ok(INTERRUPTED.into()),
             planned = plan(&context, self.paths, self.recursive, &progress) => planned?,
         };
-        let Plan { jobs, links, same, left_out } = planned;
-        let mut summary = Summary { same, left_out, ..Summary::default() };
+        let Plan { jobs, links, same, left_out, unread } = planned;
+        let mut summary = Summary { same, left_out, failed: unread.len() as u64, ..Summary::default() };
+        for unread in unread {
+            progress.say(&format!("landline: {unread}"));
+        }
         {
             let runs = jobs.into_iter().map(|job| job.run(&context.client, &progress));
             let mut runs = stream::iter(runs).buffer_unordered(self.jobs.into());
@@ -147,7 +146,8 @@ impl Summary {
                 let rest =
                     and(self.same, "there already") + &and(self.left_out, "left out") + &and(self.failed, "failed");
                 let (bytes, rate) = (output::bytes(self.bytes), output::bytes(rate));
-                eprintln!("copied {} files, {bytes} in {:.1} s ({rate}/s){rest}", self.files, self.seconds);
+                let files = if self.files == 1 { "file" } else { "files" };
+                eprintln!("copied {} {files}, {bytes} in {:.1} s ({rate}/s){rest}", self.files, self.seconds);
             }
         }
         Ok(())
@@ -159,115 +159,15 @@ impl Job {
     async fn run(self, client: &Client, progress: &Progress) -> anyhow::Result<u64> {
         match self {
             Self::Up { from, to } => {
-                let shown = || format!("{} to {to}", from.display());
-                let meter = progress.file(from.display().to_string());
-                upload::send(client, &from, &to, &meter).await.with_context(shown)
+                let meter = progress.file(shown(&from));
+                let way = || format!("{} to {to}", shown(&from));
+                upload::send(client, &from, &to, &meter).await.with_context(way)
             }
             Self::Down { from, folder, parent, name } => {
-                let shown = || format!("{from} to {}", parent.join(&name).display());
-                let folder = folder.below(&parent).with_context(shown)?;
-                download::fetch(client, &from, &folder, &name, progress).await.with_context(shown)
+                let way = || format!("{from} to {}", shown(&parent.join(&name)));
+                let folder = folder.below(&parent).with_context(way)?;
+                download::fetch(client, &from, &folder, &name, progress).await.with_context(way)
             }
         }
-    }
-}
-
-/// What there is to do.
-#[derive(Default)]
-struct Plan {
-    jobs: Vec<Job>,
-    links: Vec<Links>,
-    same: u64,
-    left_out: u64,
-}
-
-impl Plan {
-    fn add(&mut self, planned: Planned) {
-        self.jobs.extend(planned.jobs);
-        self.same += planned.same;
-        self.left_out += planned.left_out;
-    }
-}
-
-/// Which files go where. Folders are made on the way.
-async fn plan(context: &Context, paths: Vec<OsString>, recursive: bool, progress: &Progress) -> anyhow::Result<Plan> {
-    let mut ends = paths.iter().map(|path| End::parse(path)).collect::<Result<Vec<_>, _>>()?;
-    let many = ends.len() > 2;
-    let last = ends.pop().ok_or_else(|| UsageError("give a source and a destination".into()))?;
-    let one_way = || UsageError("one side is on an agent (AGENT:/PATH), the other on this machine".into());
-    let mut plan = Plan::default();
-    match last {
-        End::Remote(to) => {
-            let sources = ends.into_iter().map(|end| match end {
-                End::Local(path) => Ok(path),
-                End::Remote(_) => Err(one_way()),
-            });
-            let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
-            let folder = many || to.path.ends_with(b"/") || kind(context, &to).await? == Some(Kind::Folder);
-            for from in sources {
-                let to = if folder { to.join(named(&from)?.as_encoded_bytes()) } else { to.clone() };
-                let meta = std::fs::metadata(&from).with_context(|| from.display().to_string())?;
-                if meta.is_dir() {
-                    wanted(recursive, &from.display())?;
-                    plan.add(tree::up(context, &from, &to, progress).await?);
-                } else {
-                    progress.expect(meta.len());
-                    plan.jobs.push(Job::Up { from, to });
-                }
-            }
-        }
-        End::Local(to) => {
-            let sources = ends.into_iter().map(|end| match end {
-                End::Remote(from) => Ok(from),
-                End::Local(_) => Err(one_way()),
-            });
-            let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
-            let folder = many || to.as_os_str().as_encoded_bytes().ends_with(b"/") || to.is_dir();
-            for from in sources {
-                if recursive && kind(context, &from).await? == Some(Kind::Folder) {
-                    let to = if folder { to.join(from.name().unwrap_or_default()) } else { to.clone() };
-                    let (planned, links) = tree::down(context, &from, &to).await?;
-                    plan.add(planned);
-                    plan.links.push(links);
-                } else {
-                    plan.jobs.push(down(from, &to, folder)?);
-                }
-            }
-        }
-    }
-    Ok(plan)
-}
-
-fn wanted(recursive: bool, folder: &dyn std::fmt::Display) -> Result<(), UsageError> {
-    if recursive { Ok(()) } else { Err(UsageError(format!("{folder} is a folder; copy it with -r"))) }
-}
-
-/// The name that something is copied under into a folder.
-fn named(from: &Path) -> anyhow::Result<OsString> {
-    let whole = if from.file_name().is_none() { std::fs::canonicalize(from)? } else { from.to_owned() };
-    let name = whole.file_name().map(OsStr::to_owned);
-    Ok(name.ok_or_else(|| UsageError(format!("{} has no name to copy it under", from.display())))?)
-}
-
-fn down(from: Remote, to: &Path, folder: bool) -> anyhow::Result<Job> {
-    // A link at the destination is written through, as by any program.
-    let to = if !folder && to.is_symlink() { std::fs::canonicalize(to)? } else { to.to_owned() };
-    let (folder, name) = if folder {
-        (to.as_path(), from.name())
-    } else {
-        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-        (folder.unwrap_or(Path::new(".")), to.file_name().map(OsStr::to_owned))
-    };
-    let name = name.ok_or_else(|| UsageError(format!("{from} has no name to copy it under")))?;
-    let folder = Folder::open(folder).with_context(|| folder.display().to_string())?;
-    Ok(Job::Down { from, folder: Arc::new(folder), parent: PathBuf::new(), name })
-}
-
-/// What there is on the agent; `None` for nothing.
-async fn kind(context: &Context, at: &Remote) -> Result<Option<Kind>, CallError> {
-    match super::fs::ask(context, at, "stat", &super::fs::at(at)).await {
-        Ok(answer) => Ok(answer.entries.and_then(|entries| Some(entries.first()?.kind))),
-        Err(CallError::Problem(problem)) if problem.code == "file_not_found" => Ok(None),
-        Err(error) => Err(error),
     }
 }

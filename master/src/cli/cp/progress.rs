@@ -49,7 +49,7 @@ impl Progress {
 
     /// A line above the bar.
     pub(super) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{}", output::plain_lines(text)));
+        self.bar.suspend(|| output::say(&output::plain_lines(text)));
     }
 
     pub(super) fn finish(&self) {

@@ -2,7 +2,7 @@
 //! names stays beneath the folder it is copied into.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Component, Path, PathBuf},
@@ -11,9 +11,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use walkdir::WalkDir;
 
-use super::{Job, folder::Folder, progress::Progress, upload::modified_ns};
+use super::{
+    Job,
+    folder::Folder,
+    local::{Local, walk},
+    plan::Fill,
+    progress::Progress,
+};
 use crate::{
     api::dto::file::{FileCall, FileEntry, Kind, TreeLine},
     cli::{
@@ -21,7 +26,7 @@ use crate::{
         client::{CallError, segment},
         end::Remote,
         fs::{ask, at},
-        output::plain,
+        output::{plain, shown},
     },
 };
 
@@ -36,29 +41,29 @@ pub(super) struct Planned {
     pub(super) same: u64,
     /// What is neither a file nor a folder nor a link.
     pub(super) left_out: u64,
-}
-
-/// One thing in a local folder.
-struct Local {
-    name: PathBuf,
-    kind: Kind,
-    size: u64,
-    modified_ns: i64,
-    target: Option<PathBuf>,
+    /// What could not be looked at, and why.
+    pub(super) unread: Vec<String>,
 }
 
 /// Makes the folders and links on the agent; the files are left as jobs.
-pub(super) async fn up(context: &Context, from: &Path, to: &Remote, progress: &Progress) -> anyhow::Result<Planned> {
+pub(super) async fn up(
+    context: &Context,
+    from: &Path,
+    to: &Remote,
+    fill: Fill,
+    progress: &Progress,
+) -> anyhow::Result<Planned> {
     let top = from.to_owned();
-    let local = tokio::task::spawn_blocking(move || walk(&top)).await??;
+    let (local, unread) = tokio::task::spawn_blocking(move || walk(&top)).await?;
     let there = match tree(context, to).await {
-        Ok(entries) => entries,
+        Ok(tree) => tree.entries,
         Err(Listed::Call(CallError::Problem(problem))) if problem.code == "file_not_found" => Vec::new(),
         Err(error) => return Err(error.into()),
     };
     let there: HashMap<Vec<u8>, FileEntry> =
         there.into_iter().filter_map(|entry| Some((entry.name.bytes()?, entry))).collect();
-    let mut planned = Planned::default();
+    fill.refuse_strange(to, &tops(local.iter().map(|thing| &*thing.name)), &tops(there.keys().map(|name| path(name))))?;
+    let mut planned = Planned { unread, ..Planned::default() };
     ask(context, to, "mkdir", &FileCall { parents: Some(true), ..at(to) }).await?;
     for thing in local {
         let name = thing.name.as_os_str().as_bytes();
@@ -101,38 +106,32 @@ async fn link(context: &Context, place: &Remote, target: &[u8], known: Option<&F
     ask(context, place, "symlink", &call).await.map(drop)
 }
 
-fn walk(top: &Path) -> anyhow::Result<Vec<Local>> {
-    let mut all = Vec::new();
-    for entry in WalkDir::new(top).min_depth(1).follow_links(false) {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        let kind = match () {
-            () if meta.is_dir() => Kind::Folder,
-            () if meta.is_symlink() => Kind::Link,
-            () if meta.is_file() => Kind::File,
-            () => Kind::Device,
-        };
-        let target = if kind == Kind::Link { Some(std::fs::read_link(entry.path())?) } else { None };
-        let name = entry.path().strip_prefix(top)?.to_owned();
-        // What an earlier copy left unfinished.
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(".landline-") && name.ends_with(".part")) {
-            continue;
-        }
-        all.push(Local { name, kind, size: meta.len(), modified_ns: modified_ns(&meta), target });
-    }
-    Ok(all)
+/// The names right below a folder, of names at any depth.
+fn tops<'a>(names: impl Iterator<Item = &'a Path>) -> HashSet<Vec<u8>> {
+    names.filter_map(|name| Some(name.components().next()?.as_os_str().as_bytes().to_vec())).collect()
+}
+
+fn path(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
 }
 
 /// Makes the folders here; files are left as jobs, and links for the end, so that nothing is written through them.
-pub(super) async fn down(context: &Context, from: &Remote, to: &Path) -> anyhow::Result<(Planned, Links)> {
-    let entries = tree(context, from).await?;
-    std::fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+pub(super) async fn down(context: &Context, from: &Remote, to: &Path, fill: Fill) -> anyhow::Result<(Planned, Links)> {
+    let Tree { entries, unread } = tree(context, from).await?;
+    let names: Vec<_> = entries.iter().map(|entry| entry.name.bytes().unwrap_or_default()).collect();
+    std::fs::create_dir_all(to).with_context(|| shown(to))?;
+    let there = std::fs::read_dir(to).with_context(|| shown(to))?;
+    let there = there.filter_map(|entry| Some(entry.ok()?.file_name().into_vec())).collect();
+    fill.refuse_strange(&shown(to), &tops(names.iter().map(|name| path(name))), &there)?;
     let folder = Arc::new(Folder::open(to)?);
     let (mut planned, mut links) = (Planned::default(), Links { folder: folder.clone(), list: Vec::new() });
+    if unread > 0 {
+        planned.unread.push(format!("{from}: {unread} folders below it cannot be read by the agent's user"));
+    }
     for entry in entries {
         let name = beneath(&entry)?;
         match entry.kind {
-            Kind::Folder => folder.make(&name).with_context(|| to.join(&name).display().to_string())?,
+            Kind::Folder => folder.make(&name).with_context(|| shown(&to.join(&name)))?,
             Kind::Link => {
                 let target = entry.target.as_ref().and_then(|target| target.bytes()).unwrap_or_default();
                 links.list.push((name, OsString::from_vec(target)));
@@ -159,7 +158,7 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn make(&self) -> anyhow::Result<()> {
         for (name, target) in &self.list {
-            self.folder.link(name, target).with_context(|| plain(&name.display().to_string()))?;
+            self.folder.link(name, target).with_context(|| shown(name))?;
         }
         Ok(())
     }
@@ -187,7 +186,14 @@ enum Listed {
     Foreign,
 }
 
-async fn tree(context: &Context, at: &Remote) -> Result<Vec<FileEntry>, Listed> {
+/// A folder on an agent.
+struct Tree {
+    entries: Vec<FileEntry>,
+    /// Folders in it that could not be read.
+    unread: u64,
+}
+
+async fn tree(context: &Context, at: &Remote) -> Result<Tree, Listed> {
     let path = format!("/agents/{}/files/tree", segment(&at.agent));
     let request = context.client.request(reqwest::Method::GET, &path).query(&[at.query()]);
     let mut response = context.client.send(request).await?;
@@ -204,7 +210,7 @@ async fn tree(context: &Context, at: &Remote) -> Result<Vec<FileEntry>, Listed> 
         for line in held.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line).map_err(|_| Listed::Foreign)? {
                 TreeLine::Entry(entry) => entries.push(entry),
-                TreeLine::Done(_) => return Ok(entries),
+                TreeLine::Done(done) => return Ok(Tree { entries, unread: done.skipped }),
                 TreeLine::Failed { code, message } if code == "file_not_found" || code == "not_a_folder" => {
                     let kind = if code == "file_not_found" {
                         crate::api::problem::Kind::FileNotFound

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Metadata},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -88,9 +88,11 @@ enum Failed {
 
 impl Source {
     fn read(path: PathBuf) -> anyhow::Result<Self> {
-        let mut file = File::open(&path)?;
+        // Opening a pipe would wait for whoever writes to it.
+        let unwaiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let mut file = File::options().read(true).custom_flags(unwaiting).open(&path)?;
         let meta = file.metadata()?;
-        ensure!(meta.is_file(), "not a plain file");
+        ensure!(meta.is_file(), "it is a pipe, a socket or a device; only plain files are copied");
         let size = meta.len();
         let (blake3, content) = if size <= SMALL {
             let mut content = Vec::new();
