@@ -210,6 +210,8 @@ impl From<ExecError> for Problem {
     fn from(error: ExecError) -> Self {
         match error {
             ExecError::TooLarge => Kind::TooLarge.problem(error.to_string()),
+            ExecError::Open(OpenError::Lost) => Kind::AgentTimeout
+                .problem("the line was lost while it was started; whether it runs is not known, `GET /execs` tells when the agent is back"),
             ExecError::Open(error) => error.into(),
             ExecError::Store(error) => error.into(),
         }

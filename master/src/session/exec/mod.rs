@@ -5,6 +5,7 @@
 mod feed;
 mod keeper;
 mod run;
+mod start;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -12,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use proto::{
     code::Code,
-    exec::{Attached, ExecAttach, ExecSpec, FromExec, Outcome, ToExec},
-    id::{AgentId, ExecId, RequestId},
+    exec::{Attached, ExecAttach, FromExec, Outcome, ToExec},
+    id::{AgentId, ExecId},
     limits::FRAME_MAX,
     net::frame::FrameError,
     open::Operation,
@@ -42,8 +43,6 @@ use crate::{
     },
 };
 
-/// Time the agent has to start the program.
-const STARTED_WITHIN: Duration = Duration::from_secs(15);
 /// Time for the agent to say how an exec stands.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// Between attempts to write the end of an exec while the database is away.
@@ -99,6 +98,20 @@ impl About {
         }
     }
 
+    /// As it begins.
+    fn row(&self) -> SessionRow {
+        SessionRow {
+            id: self.id.0,
+            kind: SessionKind::Exec,
+            agent_id: self.agent.clone(),
+            owner: self.owner.clone(),
+            created_at_ms: self.created_ms,
+            ended_at_ms: None,
+            end_reason: None,
+            detail: self.opened.clone(),
+        }
+    }
+
     fn attach(&self, offset: Option<u64>) -> Operation {
         Operation::ExecAttach(ExecAttach { exec: self.id, offset })
     }
@@ -129,65 +142,6 @@ impl Execs {
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// Starts one command line. Row and audit entry are written before the agent hears of it. `stdin` goes in as fast as
-    /// the program takes it.
-    pub async fn start(
-        self: &Arc<Self>,
-        begin: AuditEntry,
-        agent: &AgentId,
-        mut spec: ExecSpec,
-        stdin: Stdin,
-    ) -> Result<ExecRun, ExecError> {
-        let line = self.fleet.line(agent).ok_or(OpenError::Offline)?;
-        spec.stdin = !stdin.ends || !stdin.bytes.is_empty();
-        let opened = json!({ "program": spec.program });
-        let operation = Operation::Exec(spec);
-        if !super::fits(&operation) {
-            return Err(ExecError::TooLarge);
-        }
-        let id = ExecId::random();
-        let about = About {
-            id,
-            agent: agent.clone(),
-            owner: begin.actor.clone(),
-            created_ms: unix_ms(),
-            opened: opened.clone(),
-        };
-        let row = SessionRow {
-            id: id.0,
-            kind: SessionKind::Exec,
-            agent_id: agent.clone(),
-            owner: about.owner.clone(),
-            created_at_ms: about.created_ms,
-            ended_at_ms: None,
-            end_reason: None,
-            detail: opened.clone(),
-        };
-        self.store.sessions().begin(&row, &begin.object(id).detail(opened)).await?;
-        let started = async {
-            let mut work = line.open_as(RequestId(id.0), operation).await?;
-            work.opened(STARTED_WITHIN).await?;
-            Ok(work)
-        };
-        match started.await {
-            Ok(work) => {
-                let told = json!({ "exec_id": id, "by": about.owner });
-                self.events.publish(Draft::new("exec.started").agent(agent).detail(told));
-                let stream = Stream::new(work, &stdin, None);
-                Ok(ExecRun::new(self.clone(), about, 0, Some(stream), stdin))
-            }
-            // It may have started all the same: somebody must see to its end.
-            Err(error @ (OpenError::Lost | OpenError::TooSlow(_))) => {
-                self.keep(about, stdin);
-                Err(error.into())
-            }
-            Err(error) => {
-                self.over(&about, &error.code().into(), None).await;
-                Err(error.into())
-            }
-        }
     }
 
     /// Follows an exec from byte `offset` of its output, or from the first that is kept.
