@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod browser;
+pub mod cli;
 pub mod confined;
 pub mod copying;
 pub mod liar;

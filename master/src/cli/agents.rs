@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::{
     Context, UsageError,
-    client::segment,
+    client::{CallError, Client, segment},
     output::{self, or_dash, plain},
 };
 use crate::api::dto::{
-    Labels, Page,
+    Labels,
     agent::{Agent, AgentChange, AgentFilter, AgentStatus, Credentials, NewAgent, Presence, WantedStatus},
 };
 
@@ -79,8 +79,8 @@ impl Agents {
                 output::print(format, &credentials, enrolment)?;
             }
             Command::Ls { selector, presence, status, q } => {
-                let filter = AgentFilter { limit: Some(PAGE), cursor: None, selector, status, presence, q };
-                output::print(format, &all(&context, filter).await?, |agents| list(agents))?;
+                let filter = AgentFilter { limit: None, cursor: None, selector, status, presence, q };
+                output::print(format, &all(client, filter).await?, |agents| list(agents))?;
             }
             Command::Info { id } => {
                 let agent: Agent = client.get(&path(&id), &()).await?;
@@ -109,16 +109,10 @@ async fn change(context: &Context, id: &str, status: WantedStatus) -> anyhow::Re
     Ok(())
 }
 
-async fn all(context: &Context, mut filter: AgentFilter) -> anyhow::Result<Vec<Agent>> {
-    let mut agents = Vec::new();
-    loop {
-        let page: Page<Agent> = context.client.get("/agents", &filter).await?;
-        agents.extend(page.items);
-        filter.cursor = page.next_cursor;
-        if filter.cursor.is_none() {
-            return Ok(agents);
-        }
-    }
+/// The agents that the filter names.
+pub(super) async fn all(client: &Client, filter: AgentFilter) -> Result<Vec<Agent>, CallError> {
+    let filter = AgentFilter { limit: Some(PAGE), ..filter };
+    client.all("/agents", filter, |filter, cursor| filter.cursor = Some(cursor)).await
 }
 
 fn enrolment(credentials: &Credentials) -> String {

@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::api::problem::Problem;
+use crate::api::{dto::Page, problem::Problem};
 
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Longer than the longest `?wait=`.
@@ -31,6 +31,7 @@ pub(crate) struct Connection {
 /// Why a call failed, in words that name the fix.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
+    /// Nothing was sent.
     #[error("cannot reach {url}: {cause}; is `landline serve` running there? Set LANDLINE_URL if it listens elsewhere")]
     Unreachable { url: String, cause: String },
     #[error("no answer from {url} in time")]
@@ -39,6 +40,7 @@ pub(crate) enum CallError {
     Problem(Box<Problem>),
     #[error("{url} answered {status} in a form this version does not know; is it a Landline master of this version?")]
     Foreign { url: String, status: StatusCode },
+    /// It was sent, all or in part; whether it was done is not known.
     #[error("the answer of {url} was cut off: {cause}")]
     Cut { url: String, cause: String },
 }
@@ -102,6 +104,24 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, CallError> {
         self.read(self.request(Method::GET, path).query(query)).await
+    }
+
+    /// Every item of a list, page by page. `turn` puts the next cursor into the query.
+    pub(crate) async fn all<T: DeserializeOwned, Q: Serialize>(
+        &self,
+        path: &str,
+        mut query: Q,
+        turn: impl Fn(&mut Q, String),
+    ) -> Result<Vec<T>, CallError> {
+        let mut items = Vec::new();
+        loop {
+            let page: Page<T> = self.get(path, &query).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(cursor) => turn(&mut query, cursor),
+                None => return Ok(items),
+            }
+        }
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
@@ -191,7 +211,15 @@ impl Client {
         if error.is_timeout() && !error.is_connect() {
             return CallError::Silent { url: self.url.clone() };
         }
+        if !error.is_connect() {
+            return self.cut(error);
+        }
         CallError::Unreachable { url: self.url.clone(), cause: root_cause(error) }
+    }
+
+    /// An answer that should have gone on.
+    pub(crate) fn ended(&self) -> CallError {
+        CallError::Cut { url: self.url.clone(), cause: "the connection ended".into() }
     }
 
     pub(crate) fn cut(&self, error: &reqwest::Error) -> CallError {

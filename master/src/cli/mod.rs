@@ -16,9 +16,11 @@ mod end;
 mod enrol;
 mod events;
 mod exec;
+mod execs;
 mod forward;
 mod fs;
 pub(crate) mod output;
+mod patience;
 mod replay;
 mod serve;
 mod shell;
@@ -72,8 +74,10 @@ enum Command {
     CheckConfig(serve::CheckConfig),
     /// Add, list and manage agents
     Agents(agents::Agents),
-    /// Run a program on an agent and stream its output
+    /// Run a program on an agent, or on many, and stream its output
     Exec(exec::Exec),
+    /// List, show, read on and cancel what runs
+    Execs(execs::Execs),
     /// Copy files to and from an agent
     Cp(cp::Copy),
     /// Look at, move, remove and archive files on an agent
@@ -130,7 +134,12 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { usage_code().into() } else { ExitCode::SUCCESS };
         }
     };
-    let ours = if matches!(cli.command, Command::Exec(_) | Command::Shell(_)) { Some(EXEC_FAILED) } else { None };
+    let follows = match &cli.command {
+        Command::Exec(_) | Command::Shell(_) => true,
+        Command::Execs(execs) => execs.follows(),
+        _ => false,
+    };
+    let ours = follows.then_some(EXEC_FAILED);
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -148,6 +157,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(check) => Ok(check.run()),
         Command::Agents(agents) => block_on(agents.run(context()?)),
         Command::Exec(exec) => block_on(exec.run(context()?)),
+        Command::Execs(execs) => block_on(execs.run(context()?)),
         Command::Fs(fs) => block_on(fs.run(context()?)),
         Command::Cp(copy) => block_on(copy.run(context()?)),
         Command::Shell(shell) => block_on(shell.run(context()?)),

@@ -10,10 +10,7 @@ use super::{
     client::segment,
     output::{self, or_dash},
 };
-use crate::api::dto::{
-    Page,
-    shell::{SessionsQuery, Shell as Row},
-};
+use crate::api::dto::shell::{SessionsQuery, Shell as Row};
 
 const PAGE: u32 = 500;
 
@@ -89,16 +86,8 @@ fn path(id: &str) -> String {
 
 async fn list(context: &Context, agent: Option<String>, all: bool) -> anyhow::Result<Vec<Row>> {
     let path = agent.map_or_else(|| "/shells".to_owned(), |agent| format!("/agents/{}/shells", segment(&agent)));
-    let mut filter = SessionsQuery { limit: Some(PAGE), running: (!all).then_some(true), ..SessionsQuery::default() };
-    let mut rows = Vec::new();
-    loop {
-        let page: Page<Row> = context.client.get(&path, &filter).await?;
-        rows.extend(page.items);
-        filter.cursor = page.next_cursor;
-        if filter.cursor.is_none() {
-            return Ok(rows);
-        }
-    }
+    let filter = SessionsQuery { limit: Some(PAGE), running: (!all).then_some(true), ..SessionsQuery::default() };
+    Ok(context.client.all(&path, filter, |filter, cursor| filter.cursor = Some(cursor)).await?)
 }
 
 fn show(rows: &[Row]) -> String {

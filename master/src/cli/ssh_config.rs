@@ -3,16 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{
-    Context,
+    Context, agents,
     client::{DEFAULT_URL, segment},
     output,
 };
-use crate::api::dto::{Page, agent::Agent};
-
-const PAGE: u32 = 500;
+use crate::api::dto::agent::{Agent, AgentFilter};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,13 +34,6 @@ pub(super) struct SshConfig {
     suffix: String,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Filter {
-    limit: u32,
-    cursor: Option<String>,
-    selector: Option<String>,
-}
-
 impl SshConfig {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         let program = std::env::current_exe()?.display().to_string();
@@ -62,15 +52,8 @@ impl SshConfig {
         if !self.agents.is_empty() {
             return Ok(names);
         }
-        let mut filter = Filter { limit: PAGE, selector: self.selector.clone(), ..Filter::default() };
-        loop {
-            let page: Page<Agent> = context.client.get("/agents", &filter).await?;
-            names.extend(page.items.into_iter().map(|agent| agent.id));
-            filter.cursor = page.next_cursor;
-            if filter.cursor.is_none() {
-                return Ok(names);
-            }
-        }
+        let filter = AgentFilter { selector: self.selector.clone(), ..AgentFilter::default() };
+        Ok(agents::all(&context.client, filter).await?.into_iter().map(|agent| agent.id).collect())
     }
 
     fn block(&self, agent: &str, program: &str, url: &str) -> String {

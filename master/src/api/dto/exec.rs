@@ -141,7 +141,7 @@ pub struct Piece {
 }
 
 /// How it ended: exactly one of `code`, `signal` and `killed`.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<i32>,

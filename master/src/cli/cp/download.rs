@@ -16,7 +16,6 @@ use reqwest::{
 
 use super::{
     folder::{Folder, Part},
-    patience::Patience,
     progress::{Meter, Progress},
 };
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
         client::{CallError, Client, segment},
         end::Remote,
         output::shown,
+        patience::Patience,
     },
 };
 

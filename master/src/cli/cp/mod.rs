@@ -4,7 +4,6 @@
 mod download;
 mod folder;
 mod local;
-mod patience;
 mod plan;
 mod progress;
 mod tree;

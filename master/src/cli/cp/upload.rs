@@ -13,12 +13,13 @@ use reqwest::{Body, Method, header};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::{patience::Patience, progress::Meter};
+use super::progress::Meter;
 use crate::{
     api::dto::content::{Held, UploadQuery, Uploaded},
     cli::{
         client::{CallError, Client, segment},
         end::Remote,
+        patience::Patience,
     },
 };
 

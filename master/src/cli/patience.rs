@@ -5,14 +5,14 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-use super::super::{client::CallError, is_passing};
+use super::{client::CallError, is_passing};
 
-/// How long nothing may move before a copy is given up.
+/// How long nothing may move before it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// One copy's patience.
+/// The patience for one copy, or for one run that is followed.
 #[derive(Debug)]
 pub(super) struct Patience {
     waits: ExponentialBackoff,
@@ -25,6 +25,11 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new() -> Self {
         Self { waits: waits(), moved_at: Instant::now(), begun: false, offset: 0 }
+    }
+
+    /// For what is known to be there: whatever is away is waited for.
+    pub(super) fn begun() -> Self {
+        Self { begun: true, ..Self::new() }
     }
 
     /// The file stands at this offset.
