@@ -68,7 +68,8 @@ impl Exec {
     pub(super) async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         let Some(agent) = &self.agent else {
             let stdin_base64 = if self.stdin { Some(input::whole()?) } else { None };
-            return fan_out(&context, &self.many, ExecCall { stdin_base64, ..self.call() }).await;
+            let call = ExecCall { stdin_base64, ..self.call() };
+            return Box::pin(fan_out(&context, &self.many, call)).await;
         };
         if self.tty {
             let id = shell::open(&context, agent, &self.on_terminal()).await?;

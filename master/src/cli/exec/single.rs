@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Context, EXEC_FAILED, client::Client, output::Format, stop::StopSignal},
-    following::{Following, Pipe, Told},
+    following::{FollowError, Following, Pipe, Told},
     input::{InputError, feed},
     run::{Audience, RunError, run},
     screen::Screen,
@@ -67,6 +67,9 @@ pub(in crate::cli) async fn follow(context: &Context, following: Following, role
             }
         }
     };
+    if let (Format::Json, Err(RunError::Follow(FollowError::Told { code, message }))) = (context.format, &ended) {
+        audience.print(&ExecLine::Error { code: code.clone(), message: message.clone() }).await;
+    }
     drop(audience);
     let written = tokio::select! {
         biased;
@@ -119,6 +122,15 @@ struct Terminal {
     started: Option<oneshot::Sender<String>>,
 }
 
+impl Terminal {
+    /// As JSON.
+    async fn print(&self, line: &ExecLine) {
+        let mut text = serde_json::to_vec(line).unwrap_or_default();
+        text.push(b'\n');
+        self.screen.write(Pipe::Stdout, text).await;
+    }
+}
+
 impl Audience for Terminal {
     async fn hear(&mut self, told: Told) {
         if let Told::Started { exec_id, .. } = &told
@@ -134,10 +146,9 @@ impl Audience for Terminal {
             }
             Told::Master(Ok(())) => self.screen.say("the master is back").await,
             told if self.format == Format::Json => {
-                let Some(line) = as_line(told) else { return };
-                let mut text = serde_json::to_vec(&line).unwrap_or_default();
-                text.push(b'\n');
-                self.screen.write(Pipe::Stdout, text).await;
+                if let Some(line) = as_line(told) {
+                    self.print(&line).await;
+                }
             }
             Told::Output(pipe, bytes) => self.screen.write(pipe, bytes).await,
             Told::Line(LineState::Lost) => self.screen.say("the agent's line is lost; waiting for it").await,

@@ -86,7 +86,7 @@ pub(super) async fn run_on(shared: Shared, agent: String) -> Ran {
         let ended = run(&shared.client, following, &shared.cancel, &mut listener).await;
         match ended {
             Err(RunError::Follow(FollowError::Refused(error))) if is_passing(&error) => {
-                shared.master_is_away();
+                shared.cancel.run_until_cancelled(shared.master_is_away()).await;
                 match shared.cancel.run_until_cancelled(patience.wait(error)).await {
                     None => break Err(RunError::NotStarted),
                     Some(Ok(())) => {}
@@ -109,8 +109,13 @@ pub(super) async fn run_on(shared: Shared, agent: String) -> Ran {
 }
 
 impl Shared {
-    fn master_is_away(&self) {
+    /// Said once, whoever finds it.
+    async fn master_is_away(&self) {
+        let known = self.was_away_lately();
         *self.away_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        if !known {
+            self.screen.say("the master is away; what was started runs on, waiting for it").await;
+        }
     }
 
     fn was_away_lately(&self) -> bool {
@@ -160,7 +165,7 @@ impl Audience for Listener {
             self.heard.hear(*pipe, bytes);
         }
         if let Told::Master(Err(_)) = &told {
-            self.shared.master_is_away();
+            self.shared.master_is_away().await;
         }
         match (self.shared.view, told) {
             (View::Json, told) => {
