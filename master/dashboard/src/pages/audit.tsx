@@ -118,7 +118,7 @@ function Filters({ filter, set }: { filter: Filter; set: (filter: Filter) => voi
     />
   );
   return (
-    <div class="filters">
+    <div class="filters many">
       {field("agent", "Agent")}
       {field("actor", "Who")}
       {field("action", "Action")}

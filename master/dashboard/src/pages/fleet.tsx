@@ -1,4 +1,5 @@
 // Every agent: search, chips, label filter, what can be done to many at once.
+import { signal } from "@preact/signals";
 import { useCallback, useMemo, useState } from "preact/hooks";
 import { useLocation } from "wouter-preact";
 import { complete, fleet, labels, type Row } from "../state/fleet";
@@ -10,10 +11,13 @@ import { FleetHead, FleetRow, useRowHeight } from "./fleet/row";
 import { CHIPS, matches, type ChipName, type Wanted } from "./fleet/wanted";
 
 const nameOf = (row: Row) => row.id;
+/// Stays while one looks at an agent and comes back.
+const asked = signal<Wanted>({ text: "", chip: "all", label: "" });
 
 export function FleetPage() {
   const [, go] = useLocation();
-  const [wanted, setWanted] = useState<Wanted>({ text: "", chip: "all", label: "" });
+  const wanted = asked.value;
+  const setWanted = (next: Wanted) => (asked.value = next);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const height = useRowHeight();
   const all = fleet.value;

@@ -79,6 +79,13 @@ impl DemoDir {
         Ok(fs::write(self.config(), text)?)
     }
 
+    /// Where the first administrator is made, as the master printed it at its start. Nothing before it did.
+    pub(super) fn setup_link(&self) -> Option<String> {
+        let log = fs::read_to_string(self.log("master")).ok()?;
+        let printed = log.split_whitespace().rfind(|word| word.contains("/setup#"));
+        printed.map(|link| link.trim_matches('"').to_owned())
+    }
+
     pub(super) fn admin_token(&self) -> anyhow::Result<String> {
         let token = fs::read_to_string(self.0.join("data/admin.token")).context("the master wrote no admin token")?;
         Ok(token.trim().to_owned())

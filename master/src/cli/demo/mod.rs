@@ -194,9 +194,11 @@ impl Running {
             .iter()
             .map(|site| format!("  landline tunnel open {} localhost:{} --scheme https", site.agent(), site.port()));
         format!(
-            "\nLandline demo\n\n  API      {url}\n  metrics  {metrics}/metrics\n  agents   home-1 home-2 home-3, an HTTPS site behind each\n\n\
+            "\nLandline demo\n\n  dashboard  {dashboard}\n  API        {url}\n  metrics    {metrics}/metrics\n  agents     home-1 home-2 home-3, an HTTPS site behind each\n\n\
              In another shell:\n\n  set -a; . {env}; set +a\n  export PATH=\"$(dirname \"$LANDLINE_BIN\"):$PATH\"\n  landline agents ls\n{sites}\n\n\
              Ctrl-C ends it all; so does `make demo-down`.",
+            // The link makes the first administrator, once; whoever came back later signs in.
+            dashboard = self.dir.setup_link().unwrap_or_else(|| self.ports.url()),
             url = self.ports.url(),
             metrics = self.ports.metrics_url(),
             env = self.dir.env().display(),
