@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     events::Events,
     fleet::{Fleet, FleetParts, SteadyClock},
+    gateway::{Gateway, GatewayParts},
     metrics::Metrics,
     session::{
         exec::Execs,
@@ -30,10 +31,11 @@ use crate::{
     },
     store::Store,
     transfer::Transfers,
-    tunnel::{Parts as TunnelParts, Tunnels, direct::Direct},
+    tunnel::{Parts as TunnelParts, Tunnels, direct::Direct, pins::Pins, presence::Presence, visits::Visits},
 };
 
 mod background;
+mod front;
 mod outside;
 
 use outside::Outside;
@@ -70,6 +72,8 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
     #[error("the certificate of public.cert_file cannot be used")]
     OwnCertificate(#[from] certs::web::OwnError),
+    #[error("TLS towards targets cannot be set up")]
+    Targets(#[from] rustls::Error),
     #[error("the public endpoint cannot be opened")]
     Endpoint(#[from] quic::EndpointError),
     #[error("cannot listen on {address} ({key}); is another program on it?")]
@@ -157,7 +161,6 @@ impl App {
         };
         fleet.start(endpoint);
         let install = outside.facts(&config, &master_address);
-        outside.start(&app.tasks, &app.closing, config.drain);
         app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
         app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
         let settings = ShellSettings { recordings: config.data_dir.join(RECORDINGS), strict: config.recording.strict };
@@ -175,19 +178,41 @@ impl App {
             following.0.finished().await;
             following.1.finished().await;
         });
+        let (visits, pins) = (Visits::new(), Pins::new(store.clone()));
+        let presence = Presence::new(tunnels.clone());
+        app.tasks.spawn(presence.clone().keep(app.closing.clone()));
+        let access = Access::new(store.clone(), config.access.token);
+        let origin = front::origin(&config.gateway, app.internal.port());
+        let gateway = Gateway::new(GatewayParts {
+            origin: origin.clone(),
+            first_byte: config.gateway.first_byte,
+            access: access.clone(),
+            fleet: fleet.clone(),
+            tunnels: tunnels.clone(),
+            visits: visits.clone(),
+            pins: pins.clone(),
+            presence: presence.clone(),
+            store: store.clone(),
+            metrics: metrics.clone(),
+            stop: app.closing.clone(),
+        })?;
         let api = Api::new(ApiParts {
+            visits,
+            pins,
+            presence,
             commands: Commands::new(fleet.clone(), store.clone(), metrics.clone()),
             shells: shells.clone(),
             transfers: Transfers::new(fleet.clone(), store.clone(), metrics.clone()),
             direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
             execs,
-            access: Access::new(store.clone(), config.access.token),
+            access,
             settings: ApiSettings {
                 hosts: config.internal.hosts.clone(),
                 master_address,
                 pin: authority.pin(),
                 secret_ttl: config.enrolment.secret_ttl,
                 install,
+                gateway: origin,
             },
             stop: app.closing.clone(),
             metrics: metrics.clone(),
@@ -197,7 +222,9 @@ impl App {
             store,
             events,
         });
-        let router = api::router(api);
+        let outside = if config.gateway.https { outside.with(&gateway) } else { outside };
+        outside.start(&app.tasks, &app.closing, config.drain);
+        let router = front::router(api::router(api), gateway);
         let grace = config.drain;
         if let Some(socket) = internal_unix {
             app.tasks.spawn(api::server::serve(socket, router.clone(), app.closing.clone(), grace));

@@ -35,6 +35,7 @@ pub struct Metrics {
     tunnel_connections_open: IntGauge,
     tunnel_bytes: IntCounterVec,
     tunnel_dial_failures: IntCounterVec,
+    gateway_requests: IntCounterVec,
     commands: IntCounterVec,
     command_seconds: HistogramVec,
     transfers: IntCounterVec,
@@ -114,6 +115,11 @@ impl Metrics {
                 "landline_tunnel_dial_failures_total",
                 "Dials of targets that failed, by reason.",
                 &["reason"],
+            )?,
+            gateway_requests: make.counters(
+                "landline_gateway_requests_total",
+                "Requests to machines' own pages: `ok` where the target answered, else why not.",
+                &["result"],
             )?,
             commands: make.counters(
                 "landline_commands_total",
@@ -220,6 +226,11 @@ impl Metrics {
     pub fn tunnel_bytes(&self, bytes_in: u64, bytes_out: u64) {
         self.tunnel_bytes.with_label_values(&["in"]).inc_by(bytes_in);
         self.tunnel_bytes.with_label_values(&["out"]).inc_by(bytes_out);
+    }
+
+    /// A request to a tunnel's origin: `ok`, or one of the gateway's words.
+    pub fn gateway_request(&self, result: &'static str) {
+        self.gateway_requests.with_label_values(&[result]).inc();
     }
 
     pub fn tunnel_dial_failure(&self, reason: Code) {

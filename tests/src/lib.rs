@@ -7,6 +7,8 @@ pub mod browser;
 pub mod cli;
 pub mod confined;
 pub mod copying;
+pub mod firewall_site;
+pub mod gateway;
 pub mod liar;
 pub mod link;
 pub mod master;

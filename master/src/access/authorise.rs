@@ -35,6 +35,10 @@ pub enum Action {
     TunnelBeat,
     TunnelExtend,
     TunnelClose,
+    /// See the target's pages in a browser.
+    TunnelEnter,
+    /// Take the target's new certificate for right.
+    TunnelTrust,
     EventsRead,
     TokensList,
     TokenCreate,
@@ -108,6 +112,8 @@ impl Action {
         Self::TunnelBeat,
         Self::TunnelExtend,
         Self::TunnelClose,
+        Self::TunnelEnter,
+        Self::TunnelTrust,
         Self::EventsRead,
         Self::TokensList,
         Self::TokenCreate,
@@ -137,9 +143,13 @@ impl Action {
             Self::FilesRead => Permission::FilesRead,
             Self::FilesWrite => Permission::FilesWrite,
             Self::TunnelsList | Self::TunnelRead => Permission::TunnelsRead,
-            Self::TunnelOpen | Self::TunnelBeat | Self::TunnelExtend | Self::TunnelClose | Self::Connect => {
-                Permission::TunnelsWrite
-            }
+            Self::TunnelOpen
+            | Self::TunnelBeat
+            | Self::TunnelExtend
+            | Self::TunnelClose
+            | Self::TunnelEnter
+            | Self::TunnelTrust
+            | Self::Connect => Permission::TunnelsWrite,
             Self::EventsRead => Permission::EventsRead,
             Self::TokensList => Permission::TokensRead,
             Self::TokenCreate | Self::TokenRevoke => Permission::TokensWrite,
@@ -188,6 +198,8 @@ impl Action {
             | Self::TunnelBeat
             | Self::TunnelExtend
             | Self::TunnelClose
+            | Self::TunnelEnter
+            | Self::TunnelTrust
             | Self::EventsRead
             | Self::TokenCreate
             | Self::EnrolList

@@ -168,6 +168,7 @@ pub(super) async fn remove(
     if !api.store.agents().remove(&id, &caller.did("agent.remove").agent(&id)).await? {
         return Err(not_found());
     }
+    api.pins.forget(&id);
     api.events.publish(Draft::new("agent.removed").agent(&id).detail(json!({ "by": caller.actor().to_string() })));
     api.fleet.cut(&id, Code::REMOVED);
     Ok(StatusCode::NO_CONTENT)

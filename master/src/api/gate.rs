@@ -39,6 +39,10 @@ impl Caller {
         self.principal.actor()
     }
 
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     pub(super) fn source(&self) -> Option<&str> {
         self.source.as_deref()
     }

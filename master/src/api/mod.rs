@@ -22,12 +22,14 @@ mod live;
 mod once;
 pub mod openapi;
 mod panel;
+mod presence;
 pub mod problem;
 pub mod routes;
 mod shells;
 pub mod state;
 mod tokens;
 mod tunnels;
+mod web;
 mod websocket;
 
 pub use crate::http::server;
@@ -104,6 +106,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tunnels::show, tunnels::close))
         .routes(routes!(tunnels::heartbeat))
         .routes(routes!(tunnels::extend))
+        .routes(routes!(web::ticket))
+        .routes(routes!(web::pin, web::trust))
+        .routes(routes!(presence::presence))
         .routes(routes!(connect::connect))
         .routes(routes!(shells::list_of_agent, shells::open))
         .routes(routes!(shells::list))

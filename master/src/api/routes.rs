@@ -49,6 +49,7 @@ const AGENTS: &str = "/api/v1/agents";
 const AGENT: &str = "/api/v1/agents/{id}";
 const TUNNELS: &str = "/api/v1/tunnels";
 const TUNNEL: &str = "/api/v1/tunnels/{id}";
+const PIN: &str = "/api/v1/tunnels/{id}/pin";
 const CONTENT: &str = "/api/v1/agents/{id}/files/content";
 const KEYS: &str = "/api/v1/enrolment-keys";
 const TOKENS: &str = "/api/v1/tokens";
@@ -81,6 +82,10 @@ pub const ROUTES: &[Route] = &[
     route("DELETE", TUNNEL, Action::TunnelClose, Repeat::Answered),
     route("POST", "/api/v1/tunnels/{id}/heartbeat", Action::TunnelBeat, Repeat::Answered),
     route("POST", "/api/v1/tunnels/{id}/extend", Action::TunnelExtend, Repeat::Answered),
+    route("POST", "/api/v1/tunnels/{id}/ticket", Action::TunnelEnter, Repeat::AnsweredSecretly),
+    route("GET", PIN, Action::TunnelRead, Repeat::Harmless),
+    route("POST", PIN, Action::TunnelTrust, Repeat::Answered),
+    route("GET", "/api/v1/presence", Action::TunnelBeat, Repeat::Harmless),
     route("GET", "/api/v1/agents/{id}/shells", Action::ShellsList, Repeat::Harmless),
     route("POST", "/api/v1/agents/{id}/shells", Action::ShellOpen, Repeat::Answered),
     route("GET", "/api/v1/shells", Action::ShellsList, Repeat::Harmless),

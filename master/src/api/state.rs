@@ -28,7 +28,7 @@ use crate::{
     session::{exec::Execs, shell::Shells},
     store::{Store, agents::Agent},
     transfer::Transfers,
-    tunnel::{Tunnels, direct::Direct},
+    tunnel::{Tunnels, direct::Direct, origin::Origin, pins::Pins, presence::Presence, visits::Visits},
 };
 
 /// What the API stands on.
@@ -41,6 +41,9 @@ pub struct ApiParts {
     pub commands: Arc<Commands>,
     pub execs: Arc<Execs>,
     pub direct: Arc<Direct>,
+    pub visits: Arc<Visits>,
+    pub pins: Arc<Pins>,
+    pub presence: Arc<Presence>,
     pub shells: Arc<Shells>,
     pub transfers: Arc<Transfers>,
     pub events: Events,
@@ -61,6 +64,8 @@ pub struct ApiSettings {
     pub secret_ttl: Duration,
     /// What the public port is and has, for the commands that are pasted into new machines.
     pub install: install::Ask,
+    /// Where browsers see tunnels' pages.
+    pub gateway: Origin,
 }
 
 /// The state of all handlers. Clones share it.

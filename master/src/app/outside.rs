@@ -14,13 +14,14 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{StartError, listen};
+use super::{StartError, front, listen};
 use crate::{
     api::{
         dto,
         install::{Ask, Facts},
     },
     config::Config,
+    gateway::Gateway,
     http::hosts::{Hosts, without_port},
     public::{
         self,
@@ -81,6 +82,11 @@ impl Outside {
                 platforms: PLATFORMS.iter().map(|platform| shown(&binaries, *platform)).collect(),
             })
         })
+    }
+
+    /// Serves machines' own pages as well, under the gateway's names.
+    pub(super) fn with(self, gateway: &Gateway) -> Self {
+        Self { router: front::router(self.router, gateway.clone()), ..self }
     }
 
     pub(super) fn start(self, tasks: &TaskTracker, stop: &CancellationToken, grace: Duration) {

@@ -28,6 +28,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(150);
 /// The master settles a pending tunnel in 30 s; longer than that it is not well.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
+mod web;
+
 #[derive(Debug, Args)]
 pub(super) struct Tunnel {
     #[command(subcommand)]
@@ -55,6 +57,19 @@ enum Command {
         #[arg(long = "for", value_parser = output::parse_seconds)]
         ttl: Option<u32>,
     },
+    /// Print a link that opens the target's pages in a browser, once
+    #[command(after_help = "Example:\n  landline tunnel web 0b8e6f3a-…")]
+    Web { id: String },
+    /// Trust the certificate that the target shows now, in place of the one it showed before
+    #[command(after_help = "\
+Example:
+  landline tunnel trust 0b8e6f3a-…            shows both certificates
+  landline tunnel trust 0b8e6f3a-… 5d41402a…  trusts this one")]
+    Trust {
+        id: String,
+        /// SHA-256 of the certificate, 64 hex digits, as the page shows it
+        sha256: Option<String>,
+    },
     /// Close a tunnel and every connection through it
     #[command(after_help = "Example:\n  landline tunnel close 0b8e6f3a-…")]
     Close { id: String },
@@ -64,6 +79,7 @@ enum Command {
 #[command(after_help = "\
 Examples:
   landline tunnel open home-1 localhost:443 --scheme https
+  landline tunnel open home-1 192.168.1.1:443 --web
   landline tunnel open home-1 10.0.0.1:22 --detach --for 30m
   landline tunnel open home-1 localhost:3306 --standing
 
@@ -73,9 +89,12 @@ struct Open {
     /// Host and port as the agent sees them
     #[arg(value_name = "HOST:PORT", value_parser = parse_target)]
     target: (String, u16),
-    /// What the target speaks; decides how it is probed
-    #[arg(long, value_parser = ["https", "http", "tcp"], default_value = "tcp")]
-    scheme: String,
+    /// What the target speaks; decides how it is probed. With --web https, or http for port 80; otherwise tcp
+    #[arg(long, value_parser = ["https", "http", "tcp"])]
+    scheme: Option<String>,
+    /// Print a link that opens the target's pages in a browser, in place of the address
+    #[arg(long)]
+    web: bool,
     /// Return at once; the tunnel lives until its time runs out
     #[arg(long, conflicts_with = "standing")]
     detach: bool,
@@ -102,6 +121,8 @@ impl Tunnel {
                     format!("{} expires {}", row.id, output::relative(row.expires_at.as_ref(), output::now_ms()))
                 })?;
             }
+            Command::Web { id } => web::print_link(&context, &id).await?,
+            Command::Trust { id, sha256 } => web::trust(&context, &id, sha256).await?,
             Command::Close { id } => context.client.delete(&path(&id)).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -130,7 +151,11 @@ impl Open {
                 return Err(error);
             }
         };
-        output::print(context.format, &row, |row| row.listen.clone())?;
+        if self.web {
+            web::print_link(context, &id).await?;
+        } else {
+            output::print(context.format, &row, |row| row.listen.clone())?;
+        }
         if !ours {
             eprintln!("tunnel {id} was open already and keeps its lifetime; close it with: landline tunnel close {id}");
         }
@@ -154,12 +179,13 @@ impl Open {
     }
 
     fn call(&self) -> NewTunnel {
-        let scheme = match self.scheme.as_str() {
-            "https" => Scheme::Https,
-            "http" => Scheme::Http,
+        let (host, port) = self.target.clone();
+        let scheme = match (self.scheme.as_deref(), self.web, port) {
+            (Some("https"), ..) => Scheme::Https,
+            (Some("http"), ..) | (None, true, 80) => Scheme::Http,
+            (None, true, _) => Scheme::Https,
             _ => Scheme::Tcp,
         };
-        let (host, port) = self.target.clone();
         NewTunnel {
             agent_id: self.agent.clone(),
             target: Target { host, port, scheme },

@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
     if config.public.key_file.is_some() && config.public.cert_file.is_none() {
         reader.error("public.key_file", "is of no use without public.cert_file");
     }
+    check_gateway(config, reader);
     if let Some(address) = &config.public.address
         && let Err(message) = check_address(address)
     {
@@ -42,6 +43,36 @@ fn check_ports(config: &Config, reader: &mut Reader) {
     if config.internal.listen == config.metrics.listen && config.metrics.listen.port() != 0 {
         reader.error("metrics.listen", "is the same as internal.listen");
     }
+}
+
+/// Pages of machines must share no site with pages of ours: they could set cookies for them, and would count as their own.
+fn check_gateway(config: &Config, reader: &mut Reader) {
+    const KEY: &str = "gateway.domain";
+    let domain = &config.gateway.domain;
+    let label = |label: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(plain)
+    };
+    if domain.len() > 200 || !domain.contains('.') || !domain.split('.').all(label) {
+        reader.error(KEY, format!("{domain:?} is not a domain name of two or more labels"));
+    } else if domain.parse::<std::net::IpAddr>().is_ok() {
+        reader.error(KEY, "is an address; it must be a name, with one name below it per tunnel");
+    }
+    for host in &config.internal.hosts {
+        if same_site(domain, host) {
+            reader.error(KEY, format!("shares a site with {host}, where the API is served; choose another domain"));
+        }
+    }
+}
+
+/// Whether browsers count both names as one site: the same registrable domain, by the public suffix list.
+pub(super) fn same_site(one: &str, other: &str) -> bool {
+    let site = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        let site = psl::domain_str(&name).unwrap_or(&name);
+        site.to_owned()
+    };
+    site(one) == site(other)
 }
 
 /// `name:port`, `192.0.2.1:443` or `[2001:db8::1]:443`.

@@ -6,8 +6,8 @@ use proto::net::quic::Congestion;
 use secrecy::SecretString;
 
 use super::{
-    Access, Config, Database, Enrolment, Internal, Line, Log, LogFormat, MetricsSocket, Public, Recording, Retention,
-    Tunnel, checks, reader::Reader,
+    Access, Config, Database, Enrolment, Gateway, Internal, Line, Log, LogFormat, MetricsSocket, Public, Recording,
+    Retention, Tunnel, checks, reader::Reader,
 };
 
 const DAY_S: u64 = 86_400;
@@ -91,6 +91,7 @@ fn read(reader: &mut Reader) -> Config {
         },
         metrics: MetricsSocket { listen: reader.address("metrics.listen", SocketAddr::from(([127, 0, 0, 1], 7801))) },
         tunnel: tunnel(reader),
+        gateway: gateway(reader),
         line: Line {
             heartbeat: reader.seconds("line.heartbeat_s", 15, 1..=3_600),
             congestion: reader.word(
@@ -166,6 +167,16 @@ fn tunnel(reader: &mut Reader) -> Tunnel {
     }
 }
 
+fn gateway(reader: &mut Reader) -> Gateway {
+    let domain = reader.text("gateway.domain").unwrap_or_else(|| "gw.localhost".to_owned());
+    Gateway {
+        domain: domain.trim_matches('.').to_ascii_lowercase(),
+        https: reader.word("gateway.scheme", false, &[("http", false), ("https", true)]),
+        port: reader.integer("gateway.port", 1..=65_535).and_then(|port| u16::try_from(port).ok()),
+        first_byte: reader.seconds("gateway.first_byte_s", 120, 1..=3_600),
+    }
+}
+
 /// The bounds were checked by the reader.
 fn narrow(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
@@ -237,6 +248,10 @@ mod tests {
             ("tunnel.idle_s", "8", |c| c.tunnel.idle.unwrap().as_secs().to_string()),
             ("tunnel.connections_max", "9", |c| c.tunnel.connections_max.to_string()),
             ("tunnel.quarantine_s", "10", |c| c.tunnel.quarantine.as_secs().to_string()),
+            ("gateway.domain", "gw.example.net", |c| c.gateway.domain.clone()),
+            ("gateway.scheme", "https", |c| if c.gateway.https { "https" } else { "http" }.to_owned()),
+            ("gateway.port", "7443", |c| c.gateway.port.unwrap().to_string()),
+            ("gateway.first_byte_s", "30", |c| c.gateway.first_byte.as_secs().to_string()),
             ("line.heartbeat_s", "11", |c| c.line.heartbeat.as_secs().to_string()),
             ("line.congestion", "bbr", |c| format!("{:?}", c.line.congestion).to_lowercase()),
             ("line.gso", "false", |c| c.line.gso.to_string()),
@@ -279,7 +294,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 35, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 39, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.
@@ -336,6 +351,14 @@ mod tests {
         assert_eq!(keys("tunnel.port_range = '400-500'", &[]), ["tunnel.port_range"]);
         assert_eq!(keys("tunnel.ttl_s = 99999", &[]), ["tunnel.ttl_s"]);
         assert_eq!(keys("metrics.listen = '127.0.0.1:7800'", &[]), ["metrics.listen"]);
+        assert_eq!(keys("gateway.domain = 'gw'\ngateway.scheme = 'ftp'", &[]).len(), 2);
+        for (domain, host) in
+            [("gw.example.net", "panel.example.net"), ("example.net", "example.net"), ("a.co.uk", "x.a.co.uk")]
+        {
+            let text = format!("gateway.domain = {domain:?}\ninternal.hosts = {host:?}");
+            assert_eq!(keys(&text, &[]), ["gateway.domain"], "{domain} {host}");
+        }
+        assert!(parse("gateway.domain = 'a.co.uk'\ninternal.hosts = 'panel, b.co.uk'", &[]).is_ok());
         assert!(parse("metrics.listen = '127.0.0.1:0'\ninternal.listen = '127.0.0.1:0'", &[]).is_ok());
         for bad in ["x", "x:", ":1", "x:0", "x:70000", "a b:1", "2001:db8::1:443", "https://x:1"] {
             assert_eq!(keys(&format!("public.address = {bad:?}"), &[]), ["public.address"], "{bad}");

@@ -22,6 +22,7 @@ pub struct Config {
     pub internal: Internal,
     pub metrics: MetricsSocket,
     pub tunnel: Tunnel,
+    pub gateway: Gateway,
     pub line: Line,
     pub enrolment: Enrolment,
     pub access: Access,
@@ -86,6 +87,19 @@ pub struct Tunnel {
     pub connections_max: u32,
     /// How long a closed port is given to no other tunnel.
     pub quarantine: Duration,
+}
+
+/// Machines' own pages in operators' browsers.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// One name below it per tunnel.
+    pub domain: String,
+    /// Whether browsers reach it over TLS.
+    pub https: bool,
+    /// As browsers see it; unset, the scheme's own over TLS, else that of the internal socket.
+    pub port: Option<u16>,
+    /// Time for a target to begin its answer.
+    pub first_byte: Duration,
 }
 
 #[derive(Debug, Clone)]

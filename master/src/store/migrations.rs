@@ -10,6 +10,7 @@ const ALL: &[&str] = &[
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_sessions.sql"),
     include_str!("migrations/0003_enrolment_keys.sql"),
+    include_str!("migrations/0004_pins.sql"),
 ];
 
 /// Any number no other program takes: two masters on one PostgreSQL must not migrate at once.

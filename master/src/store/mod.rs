@@ -15,6 +15,7 @@ pub mod labels;
 mod migrations;
 mod open;
 mod pages;
+pub mod pins;
 pub mod retention;
 pub mod sessions;
 mod sql;
@@ -102,6 +103,10 @@ impl Store {
 
     pub fn sessions(&self) -> sessions::Sessions<'_> {
         sessions::Sessions(self)
+    }
+
+    pub fn pins(&self) -> pins::Pins<'_> {
+        pins::Pins(self)
     }
 
     pub fn idempotency(&self) -> idempotency::Idempotency<'_> {

@@ -152,6 +152,10 @@ impl Columns<'_> {
         self.text_opt(column)?.map(decode).transpose()
     }
 
+    pub(super) fn hash(&self, column: &'static str) -> Result<Sha256, StoreError> {
+        self.hash_opt(column)?.ok_or_else(|| missing(column))
+    }
+
     pub(super) fn bytes_opt(&self, column: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         let decode = |text| hex::decode(text).map_err(|_| StoreError::Corrupt(format!("{column} is not hex")));
         self.text_opt(column)?.map(decode).transpose()

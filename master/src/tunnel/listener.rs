@@ -10,7 +10,7 @@ use proto::{
 };
 use tokio::{
     net::{TcpStream, UnixStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::JoinHandle,
 };
 use tokio_util::{
@@ -20,6 +20,7 @@ use tokio_util::{
 
 use super::{
     path::{Counted, Path},
+    pipe::{Outer, pipe},
     ports::Sockets,
 };
 use crate::metrics::Metrics;
@@ -30,37 +31,53 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A running listener. Dropping it closes the sockets and resets every connection, without waiting for that.
-#[derive(Debug)]
 pub(super) struct Listener {
     stop: DropGuard,
     accepting: JoinHandle<()>,
+    door: Door,
+}
+
+/// Where connections enter a tunnel: those of its sockets, and those that the gateway makes. Ends with the listener.
+#[derive(Clone)]
+pub(super) struct Door {
+    path: Arc<Path>,
+    free: Arc<Semaphore>,
     connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A connection through a tunnel, for the gateway. Bytes may be written at once.
+pub struct Dialled {
+    pub stream: Outer,
+    /// What the agent said of the target; an error of receiving means that the tunnel closed.
+    pub answer: oneshot::Receiver<Result<(), Code>>,
 }
 
 impl Listener {
     pub(super) fn start(sockets: Sockets, path: Arc<Path>, connections_max: usize) -> Self {
         let stop = CancellationToken::new();
-        let connections = TaskTracker::new();
-        let accepting = tokio::spawn(
-            Accepting {
-                sockets,
-                path,
-                free: Arc::new(Semaphore::new(connections_max)),
-                connections: connections.clone(),
-                stop: stop.clone(),
-            }
-            .run(),
-        );
-        Self { stop: stop.drop_guard(), accepting, connections }
+        let door = Door {
+            path,
+            free: Arc::new(Semaphore::new(connections_max)),
+            connections: TaskTracker::new(),
+            stop: stop.clone(),
+        };
+        let accepting = tokio::spawn(Accepting { sockets, door: door.clone() }.run());
+        Self { stop: stop.drop_guard(), accepting, door }
+    }
+
+    pub(super) fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Closes the sockets and resets every connection; returns when both are done, within a second.
     pub(super) async fn close(self) {
         drop(self.stop);
-        self.connections.close();
+        let connections = &self.door.connections;
+        connections.close();
         let done = async {
             let _ = self.accepting.await;
-            self.connections.wait().await;
+            connections.wait().await;
         };
         if tokio::time::timeout(CLOSE_WITHIN, done).await.is_err() {
             tracing::warn!("connections of a closed tunnel are still ending after {CLOSE_WITHIN:?}");
@@ -70,10 +87,7 @@ impl Listener {
 
 struct Accepting {
     sockets: Sockets,
-    path: Arc<Path>,
-    free: Arc<Semaphore>,
-    connections: TaskTracker,
-    stop: CancellationToken,
+    door: Door,
 }
 
 enum Accepted {
@@ -86,21 +100,21 @@ impl Accepting {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.door.stop.cancelled() => return,
                 accepted = accept(&self.sockets) => accepted,
             };
             match accepted {
                 Ok(Accepted::Tcp(socket)) => {
                     // Without it a request of two writes waits for an acknowledgement in between.
                     let _ = socket.set_nodelay(true);
-                    self.take(socket);
+                    self.door.take(socket);
                 }
-                Ok(Accepted::Unix(socket)) => self.take(socket),
+                Ok(Accepted::Unix(socket)) => self.door.take(socket),
                 Err(error) if is_exhausted(&error) => {
-                    tracing::warn!(error = %error, agent = %self.path.agent, "a tunnel cannot accept connections");
+                    tracing::warn!(error = %error, agent = %self.door.path.agent, "a tunnel cannot accept connections");
                     tokio::select! {
                         biased;
-                        () = self.stop.cancelled() => return,
+                        () = self.door.stop.cancelled() => return,
                         () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
                     }
                 }
@@ -109,7 +123,9 @@ impl Accepting {
             }
         }
     }
+}
 
+impl Door {
     /// Starts the task of one connection, or resets it where there is no room.
     fn take(&self, socket: impl Socket + 'static) {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {
@@ -117,11 +133,26 @@ impl Accepting {
             socket.reset_on_close();
             return;
         };
+        self.start(socket, permit, None);
+    }
+
+    /// A connection of the gateway's, counted and bounded like those of the sockets.
+    pub(super) fn dial(&self) -> Result<Dialled, Code> {
+        let permit = self.free.clone().try_acquire_owned().map_err(|_| Code::BUSY)?;
+        let (inner, stream) = pipe();
+        let (tell, answer) = oneshot::channel();
+        self.start(inner, permit, Some(tell));
+        Ok(Dialled { stream, answer })
+    }
+
+    fn start(&self, socket: impl Socket + 'static, permit: OwnedSemaphorePermit, tell: Option<Tell>) {
         let held = (Counted::new(&self.path), permit);
-        let connection = carry(self.path.clone(), socket, self.stop.clone());
+        let connection = carry(self.path.clone(), socket, self.stop.clone(), tell);
         self.connections.spawn(contained(self.path.metrics.clone(), held, connection));
     }
 }
+
+type Tell = oneshot::Sender<Result<(), Code>>;
 
 /// A panic in one connection ends that connection and nothing else (SECURITY R38).
 async fn contained(metrics: Arc<Metrics>, held: impl Send, connection: impl Future<Output = ()> + Send) {
@@ -132,7 +163,13 @@ async fn contained(metrics: Arc<Metrics>, held: impl Send, connection: impl Futu
 }
 
 /// One connection from its stream's opening to its end.
-async fn carry(path: Arc<Path>, socket: impl Socket, stop: CancellationToken) {
+async fn carry(path: Arc<Path>, socket: impl Socket, stop: CancellationToken, tell: Option<Tell>) {
+    let tell = |result| {
+        if let Some(tell) = tell {
+            // Whoever dialled may have left meanwhile.
+            let _ = tell.send(result);
+        }
+    };
     let opened = tokio::select! {
         biased;
         () = stop.cancelled() => Err(Code::TUNNEL_CLOSED),
@@ -143,11 +180,16 @@ async fn carry(path: Arc<Path>, socket: impl Socket, stop: CancellationToken) {
         Err(code) => {
             tracing::debug!(agent = %path.agent, target = %path.target, %code, "a connection was not carried");
             socket.reset_on_close();
+            tell(Err(code));
             return;
         }
     };
     let (send, recv, _guard) = work.into_halves();
-    let answered = async |recv: &mut _| path.answered(recv).await;
+    let answered = async |recv: &mut _| {
+        let answer = path.answered(recv).await;
+        tell(answer);
+        answer
+    };
     let stopped = async {
         stop.cancelled().await;
         Code::TUNNEL_CLOSED

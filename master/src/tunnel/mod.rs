@@ -7,8 +7,12 @@ pub mod direct;
 mod error;
 pub mod lifecycle;
 mod listener;
+pub mod origin;
 mod path;
+pub mod pins;
+mod pipe;
 pub mod ports;
+pub mod presence;
 mod probe;
 mod reason;
 mod row;
@@ -16,7 +20,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod tls_probe;
+pub mod visits;
 
 pub use error::{ActError, CreateError, ExtendError, StartError};
+pub use listener::Dialled;
+pub use pipe::Outer;
 pub use reason::CloseReason;
 pub use service::{By, Created, NewTunnel, Parts, Tunnels, View};

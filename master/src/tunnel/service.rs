@@ -32,7 +32,7 @@ use super::{
     clock::Clock,
     error::{ActError, CreateError, ExtendError, StartError},
     lifecycle::{Lifecycle, Rules},
-    listener::Listener,
+    listener::{Dialled, Door, Listener},
     path::{Path, Traffic},
     ports::{self, Bound, PortError, PortOwner, Ports},
     reason::CloseReason,
@@ -129,6 +129,7 @@ struct Handle {
     view: watch::Receiver<Row>,
     requests: mpsc::Sender<Request>,
     path: Arc<Path>,
+    door: Door,
     flushed: Arc<(AtomicU64, AtomicU64)>,
 }
 
@@ -321,11 +322,13 @@ impl Tunnels {
         let (view, seen) = watch::channel(row.clone());
         let (requests_in, requests) = mpsc::channel(REQUESTS);
         let flushed = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-        self.live.insert(id, Handle { view: seen, requests: requests_in, path: path.clone(), flushed });
+        let listener = Listener::start(bound.sockets, path.clone(), config.connections_max as usize);
+        let door = listener.door();
+        self.live.insert(id, Handle { view: seen, requests: requests_in, path: path.clone(), door, flushed });
         let actor = Actor {
             lifecycle,
             row,
-            listener: Some(Listener::start(bound.sockets, path.clone(), config.connections_max as usize)),
+            listener: Some(listener),
             path,
             clock,
             store,
@@ -378,6 +381,22 @@ impl Tunnels {
         }
         let row = self.parts.store.tunnels().find(id).await?;
         Ok(row.map(|row| View { row, connections_open: 0 }))
+    }
+
+    /// Where an open tunnel leads; `None` once it is over.
+    pub fn open_row(&self, id: TunnelId) -> Option<Tunnel> {
+        self.live.get(&id).map(|handle| handle.view.borrow().stored().clone())
+    }
+
+    /// The state of an open tunnel, without touching the store; `None` once it is over.
+    pub fn status(&self, id: TunnelId) -> Option<TunnelStatus> {
+        self.live.get(&id).map(|handle| handle.view.borrow().stored().status)
+    }
+
+    /// A connection to the tunnel's target beside those of its listener: counted, bounded and closed like them.
+    pub fn dial(&self, id: TunnelId) -> Result<Dialled, Code> {
+        let door = self.live.get(&id).map(|handle| handle.door.clone());
+        door.ok_or(Code::TUNNEL_CLOSED)?.dial()
     }
 
     /// Newest first.

@@ -165,6 +165,32 @@ pub struct KeepAlive {
     pub keep_alive: bool,
 }
 
+/// A way into the tunnel's pages, for one browser.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Ticket {
+    /// Open it in a browser, once, before it runs out.
+    pub url: String,
+    pub expires_at: Time,
+}
+
+/// The certificate of a tunnel's target.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Pin {
+    /// SHA-256 of the certificate that is taken for right, in hex; null before it was first seen.
+    pub sha256: Option<String>,
+    pub pinned_at: Option<Time>,
+    /// Another one that it showed since, and that nobody has trusted.
+    pub offered_sha256: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPin {
+    /// The certificate to trust from now on: `offered_sha256` of the pin.
+    #[schema(pattern = "^[0-9a-f]{64}$", min_length = 64, max_length = 64)]
+    pub sha256: String,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Extend {

@@ -124,6 +124,7 @@ impl Agents<'_> {
         }
         write.execute(Sql::new("DELETE FROM agent_labels WHERE agent_id = $1").bind(id)).await?;
         write.execute(Sql::new("DELETE FROM enrolments WHERE agent_id = $1").bind(id)).await?;
+        write.execute(Sql::new("DELETE FROM target_pins WHERE agent_id = $1").bind(id)).await?;
         write.commit_audited(audit).await.map(|()| true)
     }
 

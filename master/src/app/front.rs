@@ -1,0 +1,23 @@
+//! Which room a request belongs to: the gateway's hosts are told from ours by name, before anything else is looked at.
+
+use axum::{Router, extract::Request, http::header};
+
+use crate::{config, gateway::Gateway, tunnel::origin::Origin};
+
+/// Everything that one listener serves: machines' pages under the gateway's names, `ours` under all others.
+pub(super) fn router(ours: Router, gateway: Gateway) -> Router {
+    Router::new().fallback(async move |request: Request| {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        if host.is_some_and(|host| gateway.serves(host)) {
+            return gateway.handle(request).await;
+        }
+        let answered = tower::ServiceExt::oneshot(ours.clone(), request).await;
+        answered.unwrap_or_else(|never| match never {})
+    })
+}
+
+/// How browsers reach the gateway, where the configuration leaves it to the sockets there are.
+pub(super) fn origin(config: &config::Gateway, internal_port: u16) -> Origin {
+    let port = config.port.unwrap_or(if config.https { 443 } else { internal_port });
+    Origin { domain: config.domain.clone(), https: config.https, port }
+}
