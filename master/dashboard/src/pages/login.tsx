@@ -18,7 +18,8 @@ export function LoginPage() {
     try {
       signedIn(await json<Session>("POST", "/login", { name, password, ...(wantsCode ? { code } : {}) }));
     } catch (error) {
-      if (error instanceof ApiError && error.code === "totp_required") setWantsCode(true);
+      // The same code says that a code is missing, and that it was wrong.
+      if (error instanceof ApiError && error.code === "totp_required" && !wantsCode) setWantsCode(true);
       else setProblem(error instanceof Error ? error.message : String(error));
     }
     setBusy(false);

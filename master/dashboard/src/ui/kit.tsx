@@ -80,11 +80,13 @@ export const Moment = ({ time }: { time: string | null | undefined }) => <time t
 
 /// A label above a field.
 export const Field = ({ label, hint, children }: { label: string; hint?: string; children: ComponentChildren }) => (
-  <label class="field">
-    <span>{label}</span>
-    {children}
+  <div class="field">
+    <label>
+      <span>{label}</span>
+      {children}
+    </label>
     {hint && <small>{hint}</small>}
-  </label>
+  </div>
 );
 
 export const Bar = ({ percent, label }: { percent: number; label: string }) => (

@@ -20,6 +20,9 @@ export function Virtual<T>({ items, height, label, head, name, render, open }: P
   const [top, setTop] = useState(0);
   const [seen, setSeen] = useState(40);
   const [at, setAt] = useState(-1);
+  // Keys come faster than effects run: what they act on is always the latest.
+  const latest = useRef({ at, items, open });
+  latest.current = { at: latest.current.at, items, open };
   useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
@@ -31,6 +34,7 @@ export function Virtual<T>({ items, height, label, head, name, render, open }: P
     const pressed = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog, .xterm")) return;
+      const { at, items, open } = latest.current;
       const step = event.key === "j" ? 1 : event.key === "k" ? -1 : 0;
       if (step !== 0) move(Math.min(Math.max(at + step, 0), items.length - 1));
       else if (event.key === "Enter" && at >= 0 && items[at] && !target.closest("a, button")) open(items[at]);
@@ -38,6 +42,7 @@ export function Virtual<T>({ items, height, label, head, name, render, open }: P
       event.preventDefault();
     };
     const move = (next: number) => {
+      latest.current.at = next;
       setAt(next);
       const element = box.current;
       if (!element || next < 0) return;
@@ -48,7 +53,7 @@ export function Virtual<T>({ items, height, label, head, name, render, open }: P
     };
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
-  }, [at, items, height, open]);
+  }, [height]);
   const first = Math.max(0, Math.floor(top / height) - BEYOND);
   const shown = items.slice(first, first + seen + 2 * BEYOND);
   return (
