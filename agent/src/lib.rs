@@ -4,6 +4,7 @@ pub mod app;
 pub mod config;
 pub mod dispatch;
 pub mod freshness;
+pub mod install;
 pub mod journal;
 pub mod link;
 pub mod platform;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod browser;
 pub mod cli;
 pub mod confined;
+pub mod container;
 pub mod copying;
 pub mod firewall_site;
 pub mod gateway;

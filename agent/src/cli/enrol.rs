@@ -44,16 +44,21 @@ pub(super) fn token(arguments: &Arguments) -> anyhow::Result<Overrides> {
     let token = match (&arguments.token, &arguments.token_file) {
         (Some(dash), _) if dash == "-" => from_stdin()?,
         (Some(token), _) => token.clone(),
-        (None, Some(dash)) if dash.as_os_str() == "-" => from_stdin()?,
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-        }
+        (None, Some(file)) => from_file(file)?,
         (None, None) => return Ok(Vec::new()),
     };
     if token.trim().is_empty() {
         return Err(Mistakes(vec!["the join token is empty".into()]).into());
     }
     Ok(vec![("join_token", token)])
+}
+
+/// The text of a file, or of stdin for `-`.
+pub(super) fn from_file(file: &std::path::Path) -> anyhow::Result<String> {
+    if file.as_os_str() == "-" {
+        return from_stdin();
+    }
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn from_stdin() -> anyhow::Result<String> {

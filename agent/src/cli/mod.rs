@@ -2,9 +2,11 @@
 #![allow(clippy::print_stdout, reason = "this is the command line")]
 
 mod enrol;
+mod install;
 mod policy;
 mod run;
 mod status;
+mod supervise;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -69,6 +71,12 @@ enum Command {
     Run,
     /// Get a certificate with a join token, once.
     Enrol(enrol::Arguments),
+    /// Install this program as a service, or upgrade it, and wait until it is online.
+    Install(install::Arguments),
+    /// End the agent and remove program, configuration, identity, unit and user.
+    Uninstall(install::Uninstall),
+    /// Keep the agent running where there is no init system.
+    Supervise(supervise::Arguments),
     /// Ask the running agent about its line.
     Status(status::Arguments),
     /// Show the owner's policy, or explain a verdict of it.
@@ -86,6 +94,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let token = enrol::token(&arguments)?;
             enrol::run(&load(&settings, token)?, &arguments)
         }
+        Command::Install(arguments) => install::run(arguments),
+        Command::Uninstall(arguments) => install::uninstall(&arguments),
+        Command::Supervise(arguments) => supervise::run(&arguments),
         Command::Status(arguments) => status::run(&load(&settings, Vec::new())?, &arguments),
         Command::Policy(command) => policy::run(&load(&settings, Vec::new())?, command),
         Command::CheckConfig => check(&load(&settings, Vec::new())?),

@@ -24,7 +24,7 @@ use self::{address::MasterAddress, source::Settings};
 pub const CONFIG_FILE: &str = "/etc/landline-agent/config.toml";
 const POLICY_FILE: &str = "/etc/landline-agent/policy.toml";
 const ACTIONS_DIR: &str = "/etc/landline-agent/actions.d";
-const STATE_DIR: &str = "/var/lib/landline-agent";
+pub(crate) const STATE_DIR: &str = "/var/lib/landline-agent";
 /// Where an installer leaves what to enrol with, below the state folder; removed once that is done.
 pub const JOIN_FILE: &str = "join-token";
 /// A keep-alive outside this range either floods a metered link or lets NAT mappings expire.

@@ -21,6 +21,11 @@ pub fn find(name: &str) -> Option<User> {
     find_in(Path::new(PASSWD), |user| user.name == name || user.uid.to_string() == name)
 }
 
+/// A user of the system whose files are below `root`.
+pub fn find_below(root: &Path, name: &str) -> Option<User> {
+    find_in(&root.join("etc/passwd"), |user| user.name == name)
+}
+
 /// The user this process runs as.
 pub fn current() -> Option<User> {
     let uid = rustix::process::geteuid().as_raw();

@@ -72,9 +72,9 @@ pub(super) fn commands(facts: &Facts, key: &str, allow: &[Grant], as_root: bool)
     };
     let known = if facts.pin.is_some() { format!("--sums {}", facts.sums_sha256) } else { "--verified".to_owned() };
     let plain = format!(
-        "{begin}{{ {wget} -O \"$f\" {url}/install.sh || {bsd} -o \"$f\" {url}/install.sh; }} 2>/dev/null; \
+        "{begin}if command -v wget >/dev/null; then {wget} -O \"$f\" {url}/install.sh; else {bsd} -o \"$f\" {url}/install.sh; fi; \
          [ \"$({{ sha256sum <\"$f\" || sha256 -q \"$f\" || openssl dgst -sha256 -r \"$f\"; }} 2>/dev/null | cut -c1-64)\" \
-         = {sum} ] || {{ echo \"landline: this is not the master's script; nothing was run\" >&2; exit 1; }}; {run} {known}{options})",
+         = {sum} ] || {{ echo \"landline: the script could not be fetched, or is not the master's; nothing was run\" >&2; exit 1; }}; {run} {known}{options})",
         sum = facts.script_sha256,
     );
     Commands { curl, plain }
