@@ -36,7 +36,7 @@ pub use self::{
 use super::{answer, once::Once};
 use crate::policy::Policy;
 
-/// Operations at work at once; further ones wait for a thread.
+/// Operations at work at once, of those that may take long and of the others; further ones wait for a thread.
 const AT_ONCE: usize = 8;
 /// Frames ahead of the stream.
 const AHEAD: usize = 4;
@@ -46,13 +46,15 @@ const AHEAD: usize = 4;
 pub struct Files {
     roots: Arc<Roots>,
     once: Once,
-    permits: Arc<Semaphore>,
+    quick: Arc<Semaphore>,
+    long: Arc<Semaphore>,
 }
 
 impl Files {
     pub fn new(policy: &Policy, once: Once) -> Self {
         let rules = policy.files().cloned().unwrap_or_default();
-        Self { roots: Arc::new(Roots::new(&rules)), once, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+        let permits = || Arc::new(Semaphore::new(AT_ONCE));
+        Self { roots: Arc::new(Roots::new(&rules)), once, quick: permits(), long: permits() }
     }
 
     /// Serves one operation. Dropping the future ends it at its next step; what it did until then stays.
@@ -74,7 +76,8 @@ impl Files {
         }
         let stopped = stream.send.stopped();
         let work = async {
-            let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+            let permits = if takes_long(&request) { &self.long } else { &self.quick };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (out, mut frames) = Out::new(AHEAD);
             let roots = self.roots.clone();
             let work = tokio::task::spawn_blocking(move || {
@@ -98,6 +101,31 @@ impl Files {
             _ = stopped => {}
             () = work => {}
         }
+    }
+}
+
+/// Whether it may read whole files or folders. Who lists a folder does not wait behind those who search the disk.
+fn takes_long(request: &FileRequest) -> bool {
+    match request {
+        FileRequest::Walk { .. }
+        | FileRequest::Checksum { .. }
+        | FileRequest::DiskUse { .. }
+        | FileRequest::Search { .. }
+        | FileRequest::Grep { .. }
+        | FileRequest::Copy { .. }
+        | FileRequest::Pack { .. }
+        | FileRequest::Unpack { .. } => true,
+        FileRequest::Remove { recursive, .. } => *recursive,
+        FileRequest::Stat { .. }
+        | FileRequest::List { .. }
+        | FileRequest::Type { .. }
+        | FileRequest::ReadLink { .. }
+        | FileRequest::Mkdir { .. }
+        | FileRequest::Rename { .. }
+        | FileRequest::Chmod { .. }
+        | FileRequest::Chown { .. }
+        | FileRequest::Symlink { .. }
+        | FileRequest::Touch { .. } => false,
     }
 }
 

@@ -430,3 +430,20 @@ async fn archives_cannot_write_beside_their_folder() {
     assert_eq!(world.fails(unpack).await, Code::BAD_ARCHIVE);
     assert!(!Path::new(&evil).exists() && !world.here("into/evil").exists() && !world.here("evil").exists());
 }
+
+#[tokio::test]
+async fn who_looks_does_not_wait_behind_who_reads_the_whole_disk() {
+    let world = world().await;
+    let endless = std::fs::File::create(world.here("endless")).unwrap();
+    endless.set_len(1 << 42).unwrap();
+    let mut busy = Vec::new();
+    for _ in 0..AT_ONCE {
+        let checksum =
+            FileRequest::Checksum { path: world.path("endless"), algorithm: proto::file::HashAlgorithm::Blake3 };
+        let (reply, stream) = world.bench.open(Operation::File(checksum)).await;
+        assert!(matches!(reply, Ok(OpenReply::Opened(_))), "{reply:?}");
+        busy.push(stream);
+    }
+    let said = world.done(FileRequest::Stat { path: world.path("endless"), follow: true }).await;
+    assert_eq!(said.names(), [b"endless"]);
+}

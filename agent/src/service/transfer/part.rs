@@ -72,12 +72,12 @@ impl Part {
         let hex = hex_of(place.name(), &spec);
         for _ in 0..TRIES {
             let temp = match place.create_temp(&hex) {
-                Err(error) if error.code == Code::EXISTS => place.reopen_temp(&hex),
-                other => other,
-            };
-            let temp = match temp {
-                // Finished or given up by another in between.
-                Err(error) if error.code == Code::NOT_FOUND => continue,
+                Err(error) if error.code == Code::EXISTS => match place.reopen_temp(&hex) {
+                    // Finished or given up by another in between.
+                    Err(error) if error.code == Code::NOT_FOUND => continue,
+                    other => other?,
+                },
+                // The folder is gone, or one that takes no new files.
                 other => other?,
             };
             match temp.file.try_lock() {

@@ -65,7 +65,7 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameSt
 
 fn open(roots: &Roots, spec: &ReadSpec) -> Result<Source, FileError> {
     let place = roots.locate(&spec.path, Access::Read, Links::Follow)?;
-    Source::open(&place).map_err(|error| error.at(place.path()))
+    Source::open(&place).and_then(Source::probed).map_err(|error| error.at(place.path()))
 }
 
 /// Reads `length` bytes from `offset` into `pieces`. Ends without an error when nobody takes them any more.

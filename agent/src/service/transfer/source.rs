@@ -7,6 +7,9 @@ use rustix::fs::{Stat, fstat};
 
 use crate::service::files::{FileError, Place};
 
+/// Files up to this size are looked at before they are read, bytes.
+const PROBED: u64 = 64 * 1024;
+
 /// An open plain file.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -19,6 +22,21 @@ impl Source {
         let file = place.open_read()?;
         let stat = fstat(&file)?;
         Ok(Self { file, stat })
+    }
+
+    /// Refuses what only looks like a file: in /proc and /sys a size says nothing, and what is read by it is nothing or
+    /// breaks off. Looks at files up to [`PROBED`] bytes; those of the kernel say less.
+    pub(super) fn probed(self) -> Result<Self, FileError> {
+        let size = self.size();
+        if size > PROBED {
+            return Ok(self);
+        }
+        let read = self.file.read_at(&mut [0], size.saturating_sub(1))?;
+        if (read > 0) == (size > 0) {
+            return Ok(self);
+        }
+        let text = format!("it has not the {size} bytes that it says, as files of /proc and /sys; read it by exec");
+        Err(FileError::new(Code::NOT_A_FILE, text))
     }
 
     pub(super) fn size(&self) -> u64 {

@@ -257,3 +257,22 @@ async fn a_lost_line_keeps_what_arrived() {
     assert_eq!(std::fs::metadata(&world.parts()[0]).unwrap().len(), 600);
     assert!(!world.path("f").exists());
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_the_kernel_shows_as_files_is_refused_and_not_read_as_empty() {
+    let world = world().await;
+    for path in ["/proc/cpuinfo", "/proc/self/status", "/sys/kernel/uevent_seqnum"] {
+        if !Path::new(path).exists() {
+            continue;
+        }
+        let spec = ReadSpec { path: FilePath(path.into()), offset: 0, length: None, whole: false };
+        assert_eq!(world.open(Operation::FileRead(spec)).await.err(), Some(Code::NOT_A_FILE), "{path}");
+    }
+    std::fs::write(world.path("empty"), "").unwrap();
+    assert_eq!(world.begin_read("empty", 0, None).await.unwrap().0.size, 0);
+    // No file can be made there; that is not a race with another writer.
+    let spec = WriteSpec { path: FilePath(b"/proc/self/new".to_vec()), ..world.write_spec("x", b"x", 0) };
+    let refused = world.open(Operation::FileWrite(spec)).await.err();
+    assert!(refused.is_some_and(|code| code != Code::BUSY), "{refused:?}");
+}
