@@ -7,7 +7,7 @@ import { given, request, script } from "./lib/talk.mjs";
 async function unharmed(page, where) {
   const found = await page.evaluate(() => ({
     ran: window.__ran ?? null,
-    planted: document.querySelectorAll("[data-planted], main script, main iframe, main object, main embed, main base, main meta, main style").length,
+    planted: document.querySelectorAll("[data-planted], main script, main iframe, main object, main embed, main base, main meta, main style:not(.xterm style)").length,
     title: document.title,
     handlers: [...document.querySelectorAll("main *")].filter((element) => [...element.attributes].some(({ name }) => name.startsWith("on"))).length,
     links: [...document.querySelectorAll("main a")].filter((link) => !/^https?:$/.test(link.protocol)).length,

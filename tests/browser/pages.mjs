@@ -11,6 +11,8 @@ script(async () => {
     await page.goto(`${given.url}${path}`);
     await ready?.();
     findings.push(...(await look(page, given.pictures, name, ready)));
+    // So that the test sees it go on.
+    tell("page", { name });
   };
   const sees = (text) => () => page.getByText(text).first().waitFor();
   if (given.setup) {

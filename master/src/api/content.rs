@@ -274,6 +274,8 @@ async fn pump(mut download: Download, passed: mpsc::Sender<Passed>) {
 fn described(mut response: Response, begin: &ReadBegin) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    // A page among an agent's files is a file here, whatever a browser makes of its bytes (SECURITY R53).
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::ETAG, etag(begin));
     if let Ok(seconds) = u64::try_from(begin.modified_ns / 1_000_000_000)
