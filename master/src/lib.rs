@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod events;
 pub mod fleet;
+pub mod foreign;
 pub mod gateway;
 pub mod http;
 pub mod metrics;

@@ -1,6 +1,11 @@
 //! One real master process in a folder of its own, on ports of its own.
 
-use std::{fs::File, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
 
 use reqwest::Method;
 use rustix::fs::{FlockOperation, flock};
@@ -140,6 +145,13 @@ impl Master {
     pub fn api(&self) -> Api {
         let token = std::fs::read_to_string(self.data().join("admin.token")).expect("an admin token");
         Api::new(&self.url(), token.trim())
+    }
+
+    /// `landline` against this master, not yet started.
+    pub fn landline(&self) -> Command {
+        let mut command = Command::new(binary("landline"));
+        command.env("LANDLINE_URL", self.url()).env("LANDLINE_DATA_DIR", self.data());
+        command
     }
 
     pub fn process(&mut self) -> &mut Process {

@@ -11,3 +11,12 @@ pub fn tool(name: &str) -> PathBuf {
     let found = beside.into_iter().chain(in_path).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing: run deploy/dev/install-test-tools"))
 }
+
+/// The library that lies about the wall clock, for `LD_PRELOAD`.
+pub fn faketime() -> String {
+    let found = ["x86_64", "aarch64"]
+        .map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists());
+    found.expect("libfaketime is installed by deploy/dev/install-test-tools")
+}

@@ -43,7 +43,10 @@ pub enum Action {
     TokensList,
     TokenCreate,
     TokenRevoke,
+    /// Rows of the trail: under a selector those of the agents it selects.
     AuditRead,
+    /// The chain as a whole.
+    AuditVerify,
     /// Enrolment keys, and machines that wait.
     EnrolList,
     EnrolKeyCreate,
@@ -119,6 +122,7 @@ impl Action {
         Self::TokenCreate,
         Self::TokenRevoke,
         Self::AuditRead,
+        Self::AuditVerify,
         Self::EnrolList,
         Self::EnrolKeyCreate,
         Self::EnrolKeyRevoke,
@@ -153,7 +157,7 @@ impl Action {
             Self::EventsRead => Permission::EventsRead,
             Self::TokensList => Permission::TokensRead,
             Self::TokenCreate | Self::TokenRevoke => Permission::TokensWrite,
-            Self::AuditRead => Permission::AuditRead,
+            Self::AuditRead | Self::AuditVerify => Permission::AuditRead,
             Self::EnrolList => Permission::EnrolRead,
             Self::EnrolKeyCreate | Self::EnrolKeyRevoke | Self::EnrolDecide => Permission::EnrolWrite,
             Self::OperatorsList | Self::OperatorRead => Permission::OperatorsRead,
@@ -167,7 +171,7 @@ impl Action {
         match self {
             Self::TokensList
             | Self::TokenRevoke
-            | Self::AuditRead
+            | Self::AuditVerify
             | Self::OperatorsList
             | Self::OperatorRead
             | Self::OperatorAdd
@@ -202,6 +206,7 @@ impl Action {
             | Self::TunnelTrust
             | Self::EventsRead
             | Self::TokenCreate
+            | Self::AuditRead
             | Self::EnrolList
             | Self::EnrolKeyCreate
             | Self::EnrolKeyRevoke
@@ -270,11 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn a_narrowed_token_sees_neither_tokens_nor_audit() {
+    fn a_narrowed_token_sees_neither_tokens_nor_the_whole_chain() {
         let narrow = principal("tokens:read tokens:write audit:read", "site=home");
-        for action in [Action::TokensList, Action::TokenRevoke, Action::AuditRead] {
+        for action in [Action::TokensList, Action::TokenRevoke, Action::AuditVerify] {
             assert!(authorise(&narrow, action, Object::Everything).is_err(), "{action:?}");
         }
-        assert_eq!(authorise(&narrow, Action::TokenCreate, Object::Everything), Ok(()));
+        for action in [Action::TokenCreate, Action::AuditRead] {
+            assert_eq!(authorise(&narrow, action, Object::Everything), Ok(()));
+        }
     }
 }

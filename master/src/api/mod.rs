@@ -2,6 +2,7 @@
 //! errors; decides nothing about agents or tunnels itself.
 
 mod agents;
+mod audit;
 mod commands;
 mod connect;
 pub(crate) mod content;
@@ -126,7 +127,10 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(enrol::approve))
         .routes(routes!(enrol::reject))
         .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke));
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export));
     OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", v1)
 }
 

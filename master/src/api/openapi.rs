@@ -40,6 +40,7 @@ const SHARED: [u16; 14] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422
         (name = "tunnels", description = "Listeners on the master mapped to targets behind agents"),
         (name = "events", description = "What happened"),
         (name = "tokens", description = "Who may call"),
+        (name = "audit", description = "Who did what, in a chain that shows every change"),
     ),
 )]
 struct Base;

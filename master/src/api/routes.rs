@@ -109,6 +109,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", TOKENS, Action::TokensList, Repeat::Harmless),
     route("POST", TOKENS, Action::TokenCreate, Repeat::AnsweredSecretly),
     route("DELETE", "/api/v1/tokens/{id}", Action::TokenRevoke, Repeat::Answered),
+    route("GET", "/api/v1/audit", Action::AuditRead, Repeat::Harmless),
+    route("GET", "/api/v1/audit/verify", Action::AuditVerify, Repeat::Harmless),
+    route("GET", "/api/v1/audit/export", Action::AuditRead, Repeat::Harmless),
 ];
 
 /// The names of the original panel's calls, each taken with and without `.php`, as GET and as POST.

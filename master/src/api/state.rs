@@ -79,6 +79,8 @@ pub struct Inner {
     /// Answers with secrets in them, which must not reach the disk.
     /// Places for WebSockets: they leave the listener's own bound with their upgrade.
     pub(super) websockets: Arc<Semaphore>,
+    /// One at a time: it reads every row.
+    pub(super) verifying: Semaphore,
     pub(super) remembered: Cache<(String, String), Arc<Remembered>>,
 }
 
@@ -94,7 +96,8 @@ impl Api {
     pub fn new(parts: ApiParts) -> Self {
         let remembered = Cache::builder().max_capacity(REMEMBER_MOST).time_to_live(REMEMBER_FOR).build();
         let websockets = Arc::new(Semaphore::new(WEBSOCKETS_MAX));
-        Self(Arc::new(Inner { parts, tasks: TaskTracker::new(), websockets, remembered }))
+        let (tasks, verifying) = (TaskTracker::new(), Semaphore::new(1));
+        Self(Arc::new(Inner { parts, tasks, websockets, verifying, remembered }))
     }
 
     /// The agent, if it exists and the caller may do this to it; one answer for both refusals (SECURITY R14).

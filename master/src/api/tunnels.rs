@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use proto::id::{AgentId, TunnelId};
+use serde_json::json;
 
 use super::{
     agents::{NoBody, page},
@@ -159,7 +160,9 @@ pub(super) async fn extend(
     OptionalJson(extend): OptionalJson<Option<Extend>>,
 ) -> Result<Reply<Tunnel>, Problem> {
     let ttl = ttl(extend.unwrap_or_default().ttl_s)?;
-    visible(&api, &caller, Action::TunnelExtend, id).await?;
+    let view = visible(&api, &caller, Action::TunnelExtend, id).await?;
+    let detail = json!({ "ttl_s": ttl.map(|ttl| ttl.as_secs()) });
+    api.store.audit(&caller.did("tunnel.extend").agent(&view.row.agent_id).object(id).detail(detail)).await?;
     Ok(Reply(shown(api.tunnels.extend(id, ttl).await?)))
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod agents;
+mod audit;
 pub(crate) mod client;
 mod command;
 mod connect;
@@ -105,6 +106,8 @@ enum Command {
     Enrol(enrol::Enrol),
     /// Manage API tokens
     Token(token::Token),
+    /// Read, verify and export the audit trail
+    Audit(audit::Audit),
     /// Simulate many agents, for sizing
     Sim(sim::Sim),
     /// Run a master, three agents and a site behind each on this machine
@@ -171,6 +174,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Events(events) => block_on(events.run(context()?)),
         Command::Enrol(enrol) => block_on(enrol.run(context()?)),
         Command::Token(token) => block_on(token.run(context()?)),
+        Command::Audit(audit) => block_on(audit.run(context()?)),
         Command::Sim(sim) => block_on(sim.run(context()?)),
         Command::Demo(demo) => block_on(demo.run()),
         Command::WithParent(program) => program.run(),

@@ -8,7 +8,7 @@ use std::{
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::api::dto::Time;
+use crate::{api::dto::Time, foreign};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -48,9 +48,9 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Text of agents is foreign: control characters are shown, never sent to the terminal.
+/// Text of agents is foreign: what could drive the terminal is shown, never sent to it.
 pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    foreign::plain(text).into_owned()
 }
 
 /// The same for a text that may have several lines, such as an error with what others said in it.

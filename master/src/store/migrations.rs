@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Connection, Row};
 
-use super::{Engine, OpenError, Sql};
+use super::{Engine, OpenError, Sql, audit};
 
 /// Every migration, oldest first; the version is the place in the list, from 1. Append only.
 const ALL: &[&str] = &[
@@ -11,6 +11,7 @@ const ALL: &[&str] = &[
     include_str!("migrations/0002_sessions.sql"),
     include_str!("migrations/0003_enrolment_keys.sql"),
     include_str!("migrations/0004_pins.sql"),
+    include_str!("migrations/0005_audit_filters.sql"),
 ];
 
 /// Any number no other program takes: two masters on one PostgreSQL must not migrate at once.
@@ -43,6 +44,7 @@ pub(super) async fn apply(connection: &mut AnyConnection, engine: Engine) -> Res
         let insert = Sql::new("INSERT INTO schema_migrations (version, sha256) VALUES ($1, $2)");
         insert.bind(version).bind(hash(text)).query().execute(&mut *transaction).await?;
     }
+    audit::fill(&mut transaction).await?;
     transaction.commit().await?;
     Ok(())
 }

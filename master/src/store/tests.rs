@@ -14,7 +14,7 @@ use proto::id::AgentId;
 use super::{
     Store,
     agents::{NewAgent, NewSecret},
-    audit::AuditEntry,
+    audit::{AuditEntry, AuditFilter},
     labels::Labels,
 };
 

@@ -6,16 +6,9 @@ use landline_tests::{
     agent::{ALLOW_ALL, Agent},
     master::Master,
     peers::Nginx,
+    tools::faketime,
 };
 use serde_json::{Value, json};
-
-fn faketime() -> String {
-    let found = ["x86_64", "aarch64"]
-        .map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists());
-    found.expect("libfaketime is installed by deploy/dev/install-test-tools")
-}
 
 async fn works_with_clock(offset: &str) {
     let master = Master::start().await;

@@ -19,9 +19,7 @@ use serde_json::{Value, json};
 
 /// `landline` against one master, not yet started.
 fn landline(master: &Master) -> Command {
-    let mut command = Command::new(binary("landline"));
-    command.env("LANDLINE_URL", master.url()).env("LANDLINE_DATA_DIR", master.data());
-    command
+    master.landline()
 }
 
 /// `landline forward` in the background, ended with its handle.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub mod agent;
+pub mod audit;
 pub mod command;
 pub mod content;
 pub mod enrol;

@@ -42,7 +42,7 @@ async fn ids_and_external_ids_are_unique() {
         let taken = store.agents().patch(&id("b"), &patch, &entry("x")).await;
         assert!(matches!(taken, Err(PatchAgentError::ExternalIdTaken)), "{taken:?}");
         // What failed left neither row nor audit behind.
-        assert_eq!(store.audit_rows(None, &Page::default()).await.unwrap().items.len(), 2);
+        assert_eq!(store.audit_rows(&AuditFilter::default(), &Page::default()).await.unwrap().items.len(), 2);
     })
     .await;
 }

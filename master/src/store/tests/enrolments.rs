@@ -115,7 +115,7 @@ async fn two_hundred_at_once_get_one_certificate() {
         let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
         assert_eq!((issued.load(Ordering::Relaxed), errors.len()), (1, 199));
         assert!(errors.iter().all(|error| **error == EnrolError::Refused.to_string()), "{errors:?}");
-        let audited = store.audit_rows(None, &Page::default()).await.unwrap();
+        let audited = store.audit_rows(&AuditFilter::default(), &Page::default()).await.unwrap();
         assert_eq!(audited.items.iter().filter(|row| row.entry.action == "agent.enrol").count(), 1);
     })
     .await;

@@ -83,7 +83,7 @@ async fn two_hundred_at_once_get_as_many_certificates_as_there_are_uses() {
             store.agents().list(&crate::store::agents::AgentFilter::default(), &Page::default()).await.unwrap();
         assert_eq!((agents.items.len(), left(&store).await), (USES, 0));
         assert!(agents.items.iter().all(|agent| agent.labels.value("site") == Some("berlin")));
-        let audited = store.audit_rows(None, &Page { cursor: None, limit: 1_000 }).await.unwrap();
+        let audited = store.audit_rows(&AuditFilter::default(), &Page { cursor: None, limit: 1_000 }).await.unwrap();
         assert_eq!(audited.items.iter().filter(|row| row.entry.action == "agent.enrol").count(), USES);
     })
     .await;

@@ -107,7 +107,7 @@ async fn final_is_final() {
         assert_eq!(store.tunnels().find(open.id).await.unwrap().unwrap().status, TunnelStatus::Expired);
         store.tunnels().set_counters(&[Counters { id: open.id, bytes_in: 1 << 40, bytes_out: 2 }]).await.unwrap();
         assert_eq!(store.tunnels().find(open.id).await.unwrap().unwrap().bytes_in, 1 << 40);
-        let audited = store.audit_rows(None, &Page::default()).await.unwrap();
+        let audited = store.audit_rows(&AuditFilter::default(), &Page::default()).await.unwrap();
         assert_eq!(audited.items.len(), 2);
     })
     .await;
