@@ -236,6 +236,23 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// Whether the master at `url` is ready; what it said where it is not.
+pub(crate) async fn probe(url: &str) -> Result<(), CallError> {
+    let http = reqwest::Client::builder().no_proxy().timeout(CONNECT_WITHIN).build();
+    let url = url.trim_end_matches('/').to_owned();
+    let unreachable = |error: &reqwest::Error| CallError::Unreachable { url: url.clone(), cause: root_cause(error) };
+    let sent = http.map_err(|error| unreachable(&error))?.get(format!("{url}/readyz")).send().await;
+    let response = sent.map_err(|error| unreachable(&error))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    match response.json::<Problem>().await {
+        Ok(problem) => Err(CallError::Problem(Box::new(problem))),
+        Err(_) => Err(CallError::Foreign { url, status }),
+    }
+}
+
 /// One path segment: what a user typed must not reach another route.
 pub(crate) fn segment(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~');

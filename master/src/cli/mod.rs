@@ -1,4 +1,4 @@
-//! The operator's command line: one file per command. Everything but `serve`, `demo`, `check-config` and `sim` speaks
+//! The operator's command line: one file per command. Everything but `serve`, `demo`, `check-config`, `backup` and `sim` speaks
 //! only the HTTP API. Owns the exit codes: the remote one for `exec`, 64 for usage and configuration, 1 for the rest.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod agents;
 mod audit;
+mod backup;
 pub(crate) mod client;
 mod command;
 mod connect;
@@ -20,6 +21,8 @@ mod exec;
 mod execs;
 mod forward;
 mod fs;
+mod health;
+mod log;
 pub(crate) mod output;
 mod patience;
 mod replay;
@@ -108,6 +111,10 @@ enum Command {
     Token(token::Token),
     /// Read, verify and export the audit trail
     Audit(audit::Audit),
+    /// Ask a master whether it can take work
+    Health(health::Health),
+    /// Copy a master's database and keys into one file, while it runs
+    Backup(backup::Backup),
     /// Simulate many agents, for sizing
     Sim(sim::Sim),
     /// Run a master, three agents and a site behind each on this machine
@@ -175,6 +182,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Enrol(enrol) => block_on(enrol.run(context()?)),
         Command::Token(token) => block_on(token.run(context()?)),
         Command::Audit(audit) => block_on(audit.run(context()?)),
+        Command::Health(health) => block_on(health.run(connection)),
+        Command::Backup(backup) => block_on(backup.run()),
         Command::Sim(sim) => block_on(sim.run(context()?)),
         Command::Demo(demo) => block_on(demo.run()),
         Command::WithParent(program) => program.run(),

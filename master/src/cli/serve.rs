@@ -4,12 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
-use super::{USAGE, stop::StopSignal};
+use super::{USAGE, log, stop::StopSignal};
 use crate::{
     app::App,
-    config::{Config, Loaded, Log, LogFormat},
+    config::{Config, Loaded},
 };
 
 /// Read when no file is named and it exists.
@@ -34,7 +33,7 @@ pub(super) struct CheckConfig {
 }
 
 #[derive(Debug, Args)]
-struct Source {
+pub(super) struct Source {
     /// TOML file; /etc/landline/master.toml if it exists, else the defaults
     #[arg(long, env = "LANDLINE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -42,7 +41,7 @@ struct Source {
 
 impl Source {
     /// The configuration, or the exit code after every mistake was printed.
-    fn load(&self) -> Result<Config, ExitCode> {
+    pub(super) fn load(&self) -> Result<Config, ExitCode> {
         let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
         let path = self.config.clone().or_else(default);
         match Config::load(path.as_deref()) {
@@ -83,7 +82,7 @@ impl Serve {
             Ok(config) => config,
             Err(code) => return Ok(code),
         };
-        start_logging(&config.log)?;
+        log::start(&config.log)?;
         // As many workers as cores: lines spread over them.
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
     }
@@ -110,15 +109,4 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// One record per line on standard error; foreign text in it is escaped by the formatter.
-fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter {:?}", log.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
 }

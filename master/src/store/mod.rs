@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod backup;
 pub mod enrolments;
 mod error;
 pub mod events;

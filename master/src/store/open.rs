@@ -127,7 +127,7 @@ fn prepare_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The path as a URL: everything but plain characters percent-encoded, so that `?` and `#` in a folder name stay a name.
-fn sqlite_url(path: &Path) -> String {
+pub(super) fn sqlite_url(path: &Path) -> String {
     use std::{fmt::Write, os::unix::ffi::OsStrExt};
     let mut url = String::from("sqlite://");
     for byte in path.as_os_str().as_bytes() {

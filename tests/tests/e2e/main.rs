@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed step is a failed test; figures go to its log")]
 
 mod audit;
+mod backup;
 mod bad_files;
 mod bad_link;
 mod clocks;
