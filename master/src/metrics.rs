@@ -1,10 +1,12 @@
 //! The metrics of one master, in a registry of its own. Every label comes from a fixed set: labels are `&'static str`, so
 //! that nothing a peer sent can become a series (SECURITY R60). No agent ids.
 
+use std::cell::RefCell;
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
-    core::{Collector, GenericGauge},
+    core::{Collector, Desc, GenericGauge},
 };
 use proto::{code::Code, control::Carrier};
 
@@ -17,9 +19,17 @@ const SECONDS: &[f64] =
 #[error("metrics")]
 pub struct MetricsError(#[from] prometheus::Error);
 
+/// One metric as it is declared, whether or not it has a series yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub name: String,
+    pub labels: Vec<String>,
+}
+
 /// All metrics of one master.
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Described>,
     agents_connected: IntGaugeVec,
     agent_connects: IntCounterVec,
     agent_disconnects: IntCounterVec,
@@ -64,10 +74,11 @@ pub fn code_label(code: Code) -> &'static str {
 impl Metrics {
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = Maker { registry: &registry, described: RefCell::default() };
+        make.process()?;
         let build = make.gauges("landline_build_info", "Always 1; the version is the label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Self {
+        let metrics = Self {
             agents_connected: make.gauges(
                 "landline_agents_connected",
                 "Agents with a line, by carrier.",
@@ -152,8 +163,35 @@ impl Metrics {
                 &["operation"],
             )?,
             panics: make.counter("landline_panics_total", "Handlers that panicked; each is a bug.")?,
+            described: make.described.into_inner(),
             registry,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Series whose labels are known beforehand stand at zero from the start: a first increase is then seen as one.
+    fn begin(&self) {
+        for carrier in [Carrier::Udp, Carrier::WebSocket] {
+            self.agents_connected.with_label_values(&[carrier.word()]).set(0);
+        }
+        let words: [(&IntCounterVec, &[&str]); 4] = [
+            (&self.heartbeats, &["ok", "late", "missed"]),
+            (&self.tunnel_bytes, &["in", "out"]),
+            (&self.transfer_bytes, &["in", "out"]),
+            (&self.transfers, &["ok", "cut", "failed"]),
+        ];
+        for (counter, words) in words {
+            words.iter().for_each(|word| counter.with_label_values(&[*word]).reset());
+        }
+        for state in ["pending", "active"] {
+            self.tunnels.with_label_values(&[state]).set(0);
+        }
+    }
+
+    /// Every metric there is: what dashboards and alerts may name.
+    pub fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// The exposition text, and its content type.
@@ -281,12 +319,28 @@ fn raised(gauge: IntGauge) -> GaugeGuard {
 }
 
 /// Makes and registers.
-struct Maker<'a>(&'a Registry);
+struct Maker<'a> {
+    registry: &'a Registry,
+    described: RefCell<Vec<Described>>,
+}
 
 impl Maker<'_> {
     fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(collector.clone()))?;
+        self.add(Box::new(collector.clone()))?;
         Ok(collector)
+    }
+
+    fn add(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        let described = |desc: &&Desc| Described { name: desc.fq_name.clone(), labels: desc.variable_labels.clone() };
+        self.described.borrow_mut().extend(collector.desc().iter().map(described));
+        self.registry.register(collector)
+    }
+
+    /// Memory, processor time and descriptors of this process, where the system tells them.
+    fn process(&self) -> Result<(), prometheus::Error> {
+        #[cfg(target_os = "linux")]
+        self.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(())
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
