@@ -1,6 +1,6 @@
 //! Files to and from an agent: through the API as a program would call it, and with `landline cp`.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use landline_tests::{
     agent::Agent,
