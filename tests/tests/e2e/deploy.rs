@@ -1,5 +1,5 @@
-//! What lies in deploy/ against the programs it is for: promtool, nginx, Caddy, systemd; and the names in alerts and
-//! dashboard against the metrics of a real master.
+//! What lies in deploy/ against the programs it is for: promtool, systemd, a linter of Dockerfiles; and the names in alerts
+//! and dashboard against the metrics of a real master.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -173,4 +173,25 @@ fn the_masters_unit_is_closed() {
     let mistakes: Vec<_> =
         said(&output).lines().filter(|line| line.contains("landline.service")).map(str::to_owned).collect();
     assert!(mistakes.is_empty(), "{mistakes:#?}");
+}
+
+/// No engine runs here: what is tested is what a linter and a reader of YAML can tell, and that what is copied is there.
+#[test]
+fn the_container_is_as_good_as_can_be_told_without_an_engine() {
+    let linted = Command::new(tool("hadolint")).arg(deploy("container/Dockerfile")).output().unwrap();
+    assert!(linted.status.success(), "{}", said(&linted));
+    let program = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let read =
+        Command::new(tool("python3")).args(["-c", program]).arg(deploy("container/compose.yaml")).output().unwrap();
+    assert!(read.status.success(), "{}", said(&read));
+    let compose: serde_json::Value = serde_json::from_slice(&read.stdout).unwrap();
+    let master = &compose["services"]["master"];
+    assert_eq!((&master["read_only"], &master["cap_drop"][0]), (&true.into(), &"ALL".into()), "{compose}");
+    assert_eq!(master["build"]["dockerfile"], "deploy/container/Dockerfile");
+    let dockerfile = std::fs::read_to_string(deploy("container/Dockerfile")).unwrap();
+    assert!(dockerfile.contains("\nUSER 7443\n") && dockerfile.contains("HEALTHCHECK"));
+    for line in dockerfile.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {
+        let source = line.split_whitespace().nth(1).unwrap();
+        assert!(deploy("..").join(source).exists(), "{source} is copied and not there");
+    }
 }
