@@ -7,7 +7,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Context, EXEC_FAILED, client::Client, output::Format, stop::StopSignal},
+    super::{
+        Context, EXEC_FAILED,
+        client::Client,
+        output::{self, Format},
+        stop::StopSignal,
+    },
     following::{FollowError, Following, Pipe, Told},
     input::{InputError, feed},
     run::{Audience, RunError, run},
@@ -101,8 +106,8 @@ async fn fed(client: &Client, id: oneshot::Receiver<String>, wanted: bool) -> In
 
 fn code_of(exit: &Exit, interrupted: bool) -> anyhow::Result<ExitCode> {
     if exit.truncated {
-        eprintln!(
-            "landline: output is missing: what was beyond --output-max, or still in the pipe of a killed program"
+        output::say(
+            "landline: output is missing: what was beyond --output-max, or still in the pipe of a killed program",
         );
     }
     match (exit.code, exit.signal, exit.killed.as_deref()) {
