@@ -28,7 +28,7 @@ export async function open({ rules, viewport = { width: 1280, height: 800 }, col
     acceptDownloads: true,
     permissions: ["clipboard-read", "clipboard-write"],
   });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(60_000);
   const faults = [];
   const hosts = new Set();
   const watch = (page) => {
@@ -55,7 +55,7 @@ export async function open({ rules, viewport = { width: 1280, height: 800 }, col
 }
 
 /// Waits for a condition of ours, not of a page.
-export async function until(what, holds, within = 20_000) {
+export async function until(what, holds, within = 60_000) {
   const deadline = Date.now() + within;
   for (;;) {
     const value = await holds();
