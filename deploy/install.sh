@@ -34,9 +34,10 @@ sha256_of() {
 	fi
 }
 
-# fetch PATH FILE: the whole file or a failure. With a pin the master is verified before a byte is taken; without one the
+# Not called fetch: that is FreeBSD's program.
+# download PATH FILE: the whole file or a failure. With a pin the master is verified before a byte is taken; without one the
 # hashes decide, all the way down from --sums.
-fetch() {
+download() {
 	if [ -n "$pin" ]; then
 		has curl || die "--pin needs curl; use the plain command instead, which checks hashes"
 		curl -fsS -k --pinnedpubkey "$pin" --retry 3 -o "$2" "$url/$1" && return 0
@@ -85,11 +86,11 @@ binary() {
 	if [ -n "$sums" ]; then
 		want=$(sed -n "s|^\([0-9a-f]\{64\}\)  $1/landline-agent\$|\1|p" "$work/SHA256SUMS")
 	else
-		fetch "dl/$1/landline-agent.sha256" "$work/sum"
+		download "dl/$1/landline-agent.sha256" "$work/sum"
 		want=$(cut -c1-64 <"$work/sum")
 	fi
 	[ -n "$want" ] || die "this master has no agent for $1; \`landline enrol create\` on it says how to add one"
-	fetch "dl/$1/landline-agent" "$2"
+	download "dl/$1/landline-agent" "$2"
 	[ "$(sha256_of "$2")" = "$want" ] ||
 		die "the agent's program is cut or was changed on its way (its SHA-256 is not the master's); nothing was run, try again"
 	chmod 0755 "$2"
@@ -149,7 +150,7 @@ main() {
 
 	here=$(this_platform)
 	if [ -n "$sums" ]; then
-		fetch dl/SHA256SUMS "$work/SHA256SUMS"
+		download dl/SHA256SUMS "$work/SHA256SUMS"
 		[ "$(sha256_of "$work/SHA256SUMS")" = "$sums" ] ||
 			die "the master's binaries are not those this command was made for; make a new one with \`landline enrol create\`"
 	fi
