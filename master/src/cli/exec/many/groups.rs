@@ -72,8 +72,11 @@ impl Groups {
         self.groups.push(Group { said, exit: exit.clone(), output_bytes: heard.bytes, agents, kept: heard.kept });
     }
 
-    /// The largest first.
+    /// The largest first, the names in each in order: they were added as they ended.
     pub(super) fn sorted(mut self) -> Vec<Group> {
+        for group in &mut self.groups {
+            group.agents.sort_unstable();
+        }
         self.groups.sort_by_key(|group| std::cmp::Reverse(group.agents.len()));
         self.groups
     }
