@@ -8,11 +8,12 @@ use certs::{
     state, tls,
 };
 use proto::net::quic::{self, EndpointKeys, Tuning};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{Access, Limiter, ensure_admin_token},
+    access::{Access, Limiter, People, ensure_admin_token},
     api::{
         self,
         server::Listening,
@@ -92,6 +93,7 @@ pub struct App {
     pub public_tcp: SocketAddr,
     pub internal: SocketAddr,
     pub metrics: SocketAddr,
+    setup: Option<SecretString>,
     drain: Duration,
     fleet: Arc<Fleet>,
     tunnels: Arc<Tunnels>,
@@ -145,11 +147,12 @@ impl App {
             metrics: metrics.clone(),
         })
         .await?;
-        let app = Self {
+        let mut app = Self {
             public: public_at,
             public_tcp: outside.address,
             internal: internal.local_addr().unwrap_or(config.internal.listen),
             metrics: metrics_socket.local_addr().unwrap_or(config.metrics.listen),
+            setup: None,
             drain: config.drain,
             fleet: fleet.clone(),
             tunnels: tunnels.clone(),
@@ -178,10 +181,12 @@ impl App {
             following.0.finished().await;
             following.1.finished().await;
         });
+        let access = Access::new(store.clone(), config.access.clone());
+        let (people, setup) = People::start(access.clone(), store.clone(), limiter.clone()).await?;
+        app.setup = setup;
         let (visits, pins) = (Visits::new(), Pins::new(store.clone()));
         let presence = Presence::new(tunnels.clone());
         app.tasks.spawn(presence.clone().keep(app.closing.clone()));
-        let access = Access::new(store.clone(), config.access.token);
         let origin = front::origin(&config.gateway, app.internal.port());
         let gateway = Gateway::new(GatewayParts {
             origin: origin.clone(),
@@ -206,6 +211,7 @@ impl App {
             direct: Direct::new(fleet.clone(), store.clone(), metrics.clone()),
             execs,
             access,
+            people,
             settings: ApiSettings {
                 hosts: config.internal.hosts.clone(),
                 master_address,
@@ -234,6 +240,11 @@ impl App {
         let metrics_socket = Listening::Tcp(metrics_socket);
         app.tasks.spawn(api::server::serve(metrics_socket, scrape, app.ended.clone(), Duration::from_secs(1)));
         Ok(app)
+    }
+
+    /// The one-time link that makes the first admin, while there never was one. Whoever reads it may follow it.
+    pub fn setup_link(&self) -> Option<String> {
+        self.setup.as_ref().map(|secret| format!("http://{}/setup#{}", self.internal, secret.expose_secret()))
     }
 
     /// Refuses new work, tells the agents, lets what runs end within the drain time, and closes the rest with a code.

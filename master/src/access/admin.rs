@@ -28,7 +28,12 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path, now_ms: i64) -> 
     if let Some(bytes) = state::read_secret(&path)? {
         let secret = SecretString::from(String::from_utf8_lossy(&bytes).trim());
         let known = store.tokens().by_sha256(&hash(secret.expose_secret())).await?;
-        if known.is_some_and(|token| token.revoked_at_ms.is_none()) {
+        if let Some(token) = known.filter(|token| token.revoked_at_ms.is_none()) {
+            let all = Permissions::all().to_string();
+            if token.permissions != all {
+                // Made by a version that knew fewer.
+                store.tokens().widen(&token.id, &all, &Actor::Local.did("token.widen").object(&token.id)).await?;
+            }
             return Ok(path);
         }
     }
@@ -43,6 +48,7 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path, now_ms: i64) -> 
         created_at_ms: now_ms,
         expires_at_ms: None,
         revoked_at_ms: None,
+        operator_id: None,
     };
     // The file first: a crash between the two leaves a file that grants nothing and is replaced at the next start.
     state::write_secret(&path, format!("{}\n", secret.expose_secret()).as_bytes())?;
@@ -52,8 +58,6 @@ pub async fn ensure_admin_token(store: &Store, data_dir: &Path, now_ms: i64) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{access::Access, clock::unix_ms, store::testing::sqlite};
 
@@ -66,7 +70,7 @@ mod tests {
         let first = read();
         ensure_admin_token(&store, data, unix_ms()).await.unwrap();
         assert_eq!(read(), first);
-        let access = Access::new(store.clone(), Duration::from_secs(60));
+        let access = Access::new(store.clone(), crate::config::Access::default());
         let admin = access.authenticate(&first, unix_ms()).await.unwrap();
         assert_eq!((&admin.permissions, admin.selector.is_everything()), (&Permissions::all(), true));
         access.revoke(admin.id(), unix_ms(), Actor::Local.did("token.revoke")).await.unwrap();

@@ -166,6 +166,11 @@ impl Action {
         }
     }
 
+    /// Whether a person's proof must be fresh for it (step-up): what acts on machines with no further question.
+    pub fn needs_fresh_proof(self) -> bool {
+        matches!(self, Self::ShellOpen | Self::ExecRun)
+    }
+
     /// Whether it is about the fleet as a whole and shows what no selector can narrow.
     fn needs_whole_fleet(self) -> bool {
         match self {
@@ -223,7 +228,9 @@ pub fn authorise(principal: &Principal, action: Action, object: Object<'_>) -> R
         return Err(Denied::Permission(permission));
     }
     let narrowed = !principal.selector.is_everything();
-    if narrowed && action.needs_whole_fleet() {
+    // A person's own tokens are no business of the fleet's.
+    let own = principal.tokens_of().is_some() && matches!(action, Action::TokensList | Action::TokenRevoke);
+    if narrowed && action.needs_whole_fleet() && !own {
         return Err(Denied::Permission(permission));
     }
     match object {

@@ -65,6 +65,11 @@ impl Permissions {
         self.0.iter().copied()
     }
 
+    /// Those that both hold.
+    pub fn and(&self, other: &Permissions) -> Permissions {
+        self.0.intersection(&other.0).copied().collect()
+    }
+
     /// Those that `other` lacks.
     pub fn beyond(&self, other: &Permissions) -> Permissions {
         self.0.difference(&other.0).copied().collect()

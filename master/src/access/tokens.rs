@@ -8,10 +8,11 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Permissions, Principal, Selector, Who};
+use super::{Permissions, Principal, Selector, Who, sessions::granted};
 use crate::{
     clock::millis,
-    store::{Store, StoreError, audit::AuditEntry, tokens::ApiToken},
+    config,
+    store::{Store, StoreError, audit::AuditEntry, operators::Operator, tokens::ApiToken},
 };
 
 /// First characters of every token: lets scanners of leaked secrets find ours.
@@ -70,14 +71,28 @@ pub enum AuthError {
 /// Recognises callers. Clones share the cache.
 #[derive(Clone)]
 pub struct Access {
-    store: Store,
+    pub(super) store: Store,
+    pub(super) settings: config::Access,
     believed: Cache<[u8; 32], Arc<Principal>>,
-    token_ttl_max: Duration,
+    /// Apart from the tokens: a session's secret is no bearer token.
+    pub(super) believed_sessions: Cache<[u8; 32], Arc<Principal>>,
 }
 
 impl Access {
-    pub fn new(store: Store, token_ttl_max: Duration) -> Self {
-        Self { store, believed: Cache::builder().max_capacity(KEPT).time_to_live(BELIEVED).build(), token_ttl_max }
+    pub fn new(store: Store, settings: config::Access) -> Self {
+        let cache = || Cache::builder().max_capacity(KEPT).time_to_live(BELIEVED).build();
+        Self { store, settings, believed: cache(), believed_sessions: cache() }
+    }
+
+    /// How long a person's proof opens what takes a fresh one.
+    pub fn step_up(&self) -> Duration {
+        self.settings.step_up
+    }
+
+    /// After a change of people or tokens: what was believed is asked for again.
+    pub(super) fn forget_all(&self) {
+        self.believed.invalidate_all();
+        self.believed_sessions.invalidate_all();
     }
 
     /// Who shows this bearer token. Long streams ask again every few seconds with [`Access::still`].
@@ -88,15 +103,30 @@ impl Access {
         }
         // Looked up by hash: the time it takes tells nothing of a secret that still has to be guessed whole.
         let token = self.store.tokens().by_sha256(&sha256).await?.ok_or(AuthError::Invalid)?;
-        let principal = Arc::new(recognise(&token, now_ms)?);
+        let principal = Arc::new(self.granted(&token, now_ms).await?);
         self.believed.insert(sha256, principal.clone());
         Ok(principal)
     }
 
-    /// Whether the principal of a long stream may go on (SECURITY R15): asks the store, not the cache.
-    pub async fn still(&self, principal: &Principal, now_ms: i64) -> Result<(), AuthError> {
-        let token = self.store.tokens().find(principal.id()).await?.ok_or(AuthError::Invalid)?;
-        recognise(&token, now_ms).map(|_| ())
+    /// What the principal of a long stream is by now (SECURITY R15): asks the store, not the cache. One whose agents
+    /// are others by now is over.
+    pub async fn still(&self, principal: &Principal, now_ms: i64) -> Result<Principal, AuthError> {
+        let now = match &principal.who {
+            Who::Token { id, .. } => {
+                let token = self.store.tokens().find(id).await?.ok_or(AuthError::Invalid)?;
+                self.granted(&token, now_ms).await?
+            }
+            Who::Operator { session, .. } => self.session_now(&session.id, now_ms).await?,
+        };
+        if now.selector == principal.selector { Ok(now) } else { Err(AuthError::Invalid) }
+    }
+
+    async fn granted(&self, token: &ApiToken, now_ms: i64) -> Result<Principal, AuthError> {
+        let person = match &token.operator_id {
+            None => None,
+            Some(id) => Some(self.store.operators().find(id).await?.ok_or(AuthError::Invalid)?),
+        };
+        recognise(token, person.as_ref(), now_ms)
     }
 
     /// Makes a token on behalf of `creator`.
@@ -107,7 +137,7 @@ impl Access {
         now_ms: i64,
         audit: AuditEntry,
     ) -> Result<CreatedToken, CreateTokenError> {
-        let created = derive(creator, request, self.token_ttl_max, now_ms)?;
+        let created = derive(creator, request, self.settings.token, now_ms)?;
         self.store.tokens().add(&created.token, &audit.object(&created.token.id)).await?;
         Ok(created)
     }
@@ -115,7 +145,7 @@ impl Access {
     /// False if there is no such token or it is revoked already. Here it holds at once.
     pub async fn revoke(&self, id: &str, now_ms: i64, audit: AuditEntry) -> Result<bool, StoreError> {
         let revoked = self.store.tokens().revoke(id, now_ms, &audit.object(id)).await?;
-        self.believed.invalidate_all();
+        self.forget_all();
         Ok(revoked)
     }
 }
@@ -154,21 +184,31 @@ fn derive(
         created_at_ms: now_ms,
         expires_at_ms,
         revoked_at_ms: None,
+        operator_id: creator.operator().map(str::to_owned),
     };
     Ok(CreatedToken { token, secret })
 }
 
-/// What a stored token grants now.
-fn recognise(token: &ApiToken, now_ms: i64) -> Result<Principal, AuthError> {
+/// What a stored token grants now: never more than the person it was made for may by now.
+fn recognise(token: &ApiToken, person: Option<&Operator>, now_ms: i64) -> Result<Principal, AuthError> {
     if token.revoked_at_ms.is_some() || !alive(token.expires_at_ms, now_ms) {
         return Err(AuthError::Invalid);
     }
     let corrupt = |what: String| AuthError::Store(StoreError::Corrupt(what));
+    let mut permissions: Permissions =
+        token.permissions.parse().map_err(|error: super::BadPermission| corrupt(error.to_string()))?;
+    let mut selector: Selector =
+        token.selector.parse().map_err(|error: super::BadLabels| corrupt(error.to_string()))?;
+    if let Some(person) = person {
+        let (most, within) = granted(person)?;
+        permissions = permissions.and(&most);
+        selector = within.and(&selector);
+    }
     Ok(Principal {
-        who: Who::Token { id: token.id.clone() },
+        who: Who::Token { id: token.id.clone(), operator: token.operator_id.clone() },
         name: token.name.clone(),
-        permissions: token.permissions.parse().map_err(|error: super::BadPermission| corrupt(error.to_string()))?,
-        selector: token.selector.parse().map_err(|error: super::BadLabels| corrupt(error.to_string()))?,
+        permissions,
+        selector,
         expires_at_ms: token.expires_at_ms,
     })
 }
@@ -274,12 +314,12 @@ mod tests {
             let expires_at_ms = created.token.expires_at_ms.unwrap();
             prop_assert!(expires_at_ms <= NOW + millis(NINETY_DAYS));
             prop_assert!(creator.expires_at_ms.is_none_or(|creators| expires_at_ms <= creators));
-            let Ok(child) = recognise(&created.token, NOW) else {
+            let Ok(child) = recognise(&created.token, None, NOW) else {
                 prop_assert_eq!(expires_at_ms, NOW);
                 return Ok(());
             };
             for action in Action::ALL {
-                for object in [Object::Everything, Object::Agent(&labels), Object::Token] {
+                for object in [Object::Everything, Object::Agent(&labels), Object::Token, Object::Operator] {
                     if authorise(&child, *action, object).is_ok() {
                         prop_assert!(authorise(&creator, *action, object).is_ok(), "{:?}", action);
                     }
@@ -291,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn tokens_are_recognised_until_revoked_or_expired() {
         on_both(async |store| {
-            let access = Access::new(store.clone(), NINETY_DAYS);
+            let access = Access::new(store.clone(), config::Access::default());
             let made = request("agents:read", "site=home", Some(Duration::from_secs(10)));
             let created = access.create(&admin(), made, NOW, done("token.create")).await.unwrap();
             let secret = created.secret.expose_secret().to_owned();
@@ -317,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn without_the_store_nobody_new_gets_in() {
         let (_dir, store) = crate::store::testing::sqlite().await;
-        let access = Access::new(store.clone(), NINETY_DAYS);
+        let access = Access::new(store.clone(), config::Access::default());
         let created = access.create(&admin(), request("agents:read", "", None), NOW, done("token.create")).await;
         store.close().await;
         let secret = created.unwrap().secret;

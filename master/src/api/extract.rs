@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::access::Sender;
 
 /// Most bytes of a body, unless a route takes more.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -113,6 +114,37 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
         text.parse().map(Self).map_err(|_| not_found())
     }
+}
+
+/// Several ids in a path, under the same rule.
+#[derive(Debug)]
+pub struct PathOf<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(ids)| Self(ids)).map_err(|_| not_found())
+    }
+}
+
+/// Where a call comes from, as the gate saw it.
+#[derive(Debug)]
+pub struct From(pub Sender);
+
+impl<S: Sync> FromRequestParts<S> for From {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let sender = parts.extensions.get::<Sender>().cloned();
+        sender.map(Self).ok_or_else(|| Kind::Internal.problem("the request passed no gate"))
+    }
+}
+
+/// The answer for a path that leads nowhere.
+pub fn nothing_here() -> Problem {
+    Kind::NotFound.problem("there is no such path; see docs/API.md")
 }
 
 /// The one answer for what is unknown and for what the caller may not see.

@@ -3,11 +3,14 @@
 use proto::code::Code;
 
 use super::{
-    extract::not_found,
+    extract::{not_found, nothing_here},
     problem::{Kind, Problem},
 };
 use crate::{
-    access::{BadLabels, BadPermission, CreateTokenError, Denied},
+    access::{
+        BadLabels, BadPermission, CreateTokenError, Denied, HashError, LoginError, PersonError, ProofError, SetupError,
+        TooMany,
+    },
     command::CallError,
     fleet::OpenError,
     session::{exec::ExecError, shell::ShellError},
@@ -91,6 +94,76 @@ impl From<CreateTokenError> for Problem {
             }
             CreateTokenError::Permissions(_) => Kind::Forbidden.problem(error.to_string()),
             CreateTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<HashError> for Problem {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Kind::Busy.problem(error.to_string()).retry_after(1),
+            HashError::Failed(cause) => {
+                tracing::error!(%cause, "a password could not be hashed");
+                Kind::Internal.problem("the master failed on this request; its log says why")
+            }
+        }
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(error: TooMany) -> Self {
+        let seconds = u16::try_from(error.retry_after.as_secs().max(1)).unwrap_or(u16::MAX);
+        Kind::TooMany.problem(error.to_string()).retry_after(seconds)
+    }
+}
+
+impl From<PersonError> for Problem {
+    fn from(error: PersonError) -> Self {
+        match error {
+            PersonError::Unknown => not_found(),
+            PersonError::Name | PersonError::Password(_) => Kind::Invalid.problem(error.to_string()),
+            PersonError::Exists => Kind::Conflict.problem(error.to_string()),
+            PersonError::Above(_) => Kind::Forbidden.problem(error.to_string()),
+            PersonError::LastAdmin => Kind::LastAdmin.problem(error.to_string()),
+            PersonError::Hash(error) => error.into(),
+            PersonError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoginError> for Problem {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Wrong => Kind::Unauthorized.problem(error.to_string()),
+            LoginError::CodeMissing | LoginError::CodeWrong => Kind::TotpRequired.problem(error.to_string()),
+            LoginError::TooMany(error) => error.into(),
+            LoginError::Hash(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SetupError> for Problem {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Over => nothing_here(),
+            SetupError::WrongToken => Kind::Unauthorized.problem(error.to_string()),
+            SetupError::Person(error) => error.into(),
+            SetupError::Login(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProofError> for Problem {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::Over => Kind::Unauthorized.problem("the session is over; sign in again"),
+            ProofError::WrongPassword | ProofError::WrongCode => Kind::WrongProof.problem(error.to_string()),
+            ProofError::TotpOn | ProofError::TotpOff => Kind::Conflict.problem(error.to_string()),
+            ProofError::NewPassword(_) => Kind::Invalid.problem(error.to_string()),
+            ProofError::TooMany(error) => error.into(),
+            ProofError::Hash(error) => error.into(),
+            ProofError::Store(error) => error.into(),
         }
     }
 }

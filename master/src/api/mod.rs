@@ -6,6 +6,7 @@ mod audit;
 mod commands;
 mod connect;
 pub(crate) mod content;
+mod cookie;
 mod dashboard;
 pub mod dto;
 mod enrol;
@@ -20,12 +21,16 @@ pub mod guard;
 mod health;
 pub mod install;
 mod live;
+mod login;
 mod once;
 pub mod openapi;
+mod operators;
+mod origin;
 mod panel;
 mod presence;
 pub mod problem;
 pub mod routes;
+mod session;
 mod shells;
 pub mod state;
 mod tokens;
@@ -44,6 +49,7 @@ use self::{
     problem::Kind,
     state::Api,
 };
+use crate::access::Socket;
 
 /// Everything the internal socket serves.
 pub fn router(api: Api) -> Router {
@@ -56,10 +62,27 @@ pub fn router(api: Api) -> Router {
         .merge(health::router())
         .route("/api/v1/openapi.json", axum::routing::get(openapi::serve))
         .layer(axum::Extension(openapi::Document::new(&document)))
-        .route_layer(middleware::from_fn_with_state(api.clone(), gate::pass))
+        .route_layer(middleware::from_fn_with_state(gate(&api, Socket::Internal, hosts.clone()), gate::pass))
         .fallback_service(dashboard::router())
         .with_state(api);
     around(router, hosts, move || panics.metrics.panicked())
+}
+
+/// What the public listener serves of it under the dashboard's host names (SECURITY R19): the dashboard and its calls, by a
+/// session alone. Tokens are refused, and health, metrics, setup and the panel's calls do not exist there.
+pub fn public_router(api: Api, dashboard_hosts: &[String]) -> Router {
+    let hosts = Hosts::only(dashboard_hosts.iter().cloned());
+    let (described, _) = described().split_for_parts();
+    let panics = api.clone();
+    let router = described
+        .route_layer(middleware::from_fn_with_state(gate(&api, Socket::Public, hosts.clone()), gate::pass))
+        .fallback_service(dashboard::router())
+        .with_state(api);
+    around(router, hosts, move || panics.metrics.panicked())
+}
+
+fn gate(api: &Api, socket: Socket, hosts: Hosts) -> gate::Gate {
+    gate::Gate { api: api.clone(), surface: origin::Surface { socket, hosts } }
 }
 
 /// What every listener has around its routes. `panicked` is called for each handler that panicked.
@@ -130,7 +153,19 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
-        .routes(routes!(audit::export));
+        .routes(routes!(audit::export))
+        .routes(routes!(login::setup))
+        .routes(routes!(login::login))
+        .routes(routes!(session::show, session::end))
+        .routes(routes!(session::step_up))
+        .routes(routes!(session::password))
+        .routes(routes!(session::offer_totp, session::totp_on, session::totp_off))
+        .routes(routes!(session::mine))
+        .routes(routes!(session::end_mine))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::show, operators::change, operators::remove))
+        .routes(routes!(operators::sessions))
+        .routes(routes!(operators::end_session));
     OpenApiRouter::with_openapi(openapi::base()).nest("/api/v1", v1)
 }
 

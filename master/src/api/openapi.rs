@@ -12,16 +12,18 @@ use utoipa::{
     openapi::{
         ContentBuilder, HttpMethod, ObjectBuilder, OpenApi as Document31, Ref, RefOr, Required, ResponseBuilder, Type,
         path::{Operation, ParameterBuilder, ParameterIn},
-        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
 use super::{
+    cookie,
     problem::{CONTENT_TYPE, Kind, Problem},
-    routes::{Entry, Repeat, entry},
+    routes::{Entry, Permit, Repeat, entry},
 };
 
 const SCHEME: &str = "token";
+const SESSION: &str = "session";
 /// What every operation may answer beside its own: the guards, the gate and the extractors stand before all of them.
 const SHARED: [u16; 14] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503];
 
@@ -41,6 +43,7 @@ const SHARED: [u16; 14] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422
         (name = "events", description = "What happened"),
         (name = "tokens", description = "Who may call"),
         (name = "audit", description = "Who did what, in a chain that shows every change"),
+        (name = "people", description = "People, their sessions, and their accounts"),
     ),
 )]
 struct Base;
@@ -68,6 +71,8 @@ pub(super) fn finish(mut document: Document31) -> Document31 {
     let components = document.components.get_or_insert_default();
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.security_schemes.insert(SCHEME.to_owned(), scheme);
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(cookie::NAME)));
+    components.security_schemes.insert(SESSION.to_owned(), cookie);
     for (path, item) in &mut document.paths.paths {
         let operations = [
             (HttpMethod::Get, &mut item.get),
@@ -86,7 +91,6 @@ pub(super) fn finish(mut document: Document31) -> Document31 {
 }
 
 fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
-    operation.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
     for status in SHARED {
         operation.responses.responses.entry(status.to_string()).or_insert_with(|| problem_response(status));
     }
@@ -97,6 +101,14 @@ fn complete(path: &str, method: &HttpMethod, operation: &mut Operation) {
         HttpMethod::Patch => axum::http::Method::PATCH,
         _ => axum::http::Method::DELETE,
     };
+    let requirement = |scheme| SecurityRequirement::new(scheme, Vec::<String>::new());
+    operation.security = Some(match entry(&method, path) {
+        Entry::Known(Permit::Anyone, _) => Vec::new(),
+        Entry::Known(Permit::Session, _) => vec![requirement(SESSION)],
+        Entry::Known(Permit::Token(_), _) | Entry::OtherMethods(_) | Entry::Missing => {
+            vec![requirement(SCHEME), requirement(SESSION)]
+        }
+    });
     let takes_key = match entry(&method, path) {
         Entry::Known(_, Repeat::Answered | Repeat::AnsweredSecretly | Repeat::Own) => true,
         Entry::Known(_, Repeat::Harmless | Repeat::Refused) | Entry::OtherMethods(_) | Entry::Missing => false,

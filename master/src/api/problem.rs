@@ -56,13 +56,17 @@ macro_rules! problems {
 
 problems! {
     BadRequest BAD_REQUEST "bad_request" "The request cannot be read";
-    Unauthorized UNAUTHORIZED "unauthorized" "A valid token is required";
-    Forbidden FORBIDDEN "forbidden" "The token does not allow this";
+    Unauthorized UNAUTHORIZED "unauthorized" "A valid token or session is required";
+    TotpRequired UNAUTHORIZED "totp_required" "A code of the authenticator app is required";
+    Forbidden FORBIDDEN "forbidden" "This is not allowed to the caller";
+    StepUpRequired FORBIDDEN "step_up_required" "A fresh proof of who you are is required";
+    WrongProof FORBIDDEN "wrong_proof" "The password or the code is wrong";
     Policy FORBIDDEN "policy" "The owner's policy on the agent forbids it";
     NotFound NOT_FOUND "not_found" "There is nothing here";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "This path does not take that method";
     Timeout REQUEST_TIMEOUT "request_timeout" "The request did not arrive in time";
     Conflict CONFLICT "conflict" "It exists already";
+    LastAdmin CONFLICT "last_admin" "It is the last admin";
     InProgress CONFLICT "in_progress" "The same request is being carried out";
     AgentOffline CONFLICT "agent_offline" "The agent is not connected";
     AgentSuspended CONFLICT "agent_suspended" "The agent is suspended";

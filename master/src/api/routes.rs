@@ -10,8 +10,10 @@ use crate::access::Action;
 pub enum Permit {
     /// Anyone who reaches the socket.
     Anyone,
-    /// A valid token that may do this; handlers ask again about the object.
+    /// A token or a session that may do this; handlers ask again about the object.
     Token(Action),
+    /// A person's session, about itself.
+    Session,
 }
 
 /// How a repeated call with the same `Idempotency-Key` is kept from doing it twice.
@@ -45,6 +47,20 @@ const fn open(path: &'static str) -> Route {
     Route { method: "GET", path, permit: Permit::Anyone, repeat: Repeat::Harmless }
 }
 
+const fn knock(path: &'static str) -> Route {
+    Route { method: "POST", path, permit: Permit::Anyone, repeat: Repeat::Harmless }
+}
+
+const fn own(method: &'static str, path: &'static str) -> Route {
+    Route { method, path, permit: Permit::Session, repeat: Repeat::Harmless }
+}
+
+/// The one route that ends to exist.
+pub const SETUP: &str = "/api/v1/setup";
+const SESSION: &str = "/api/v1/session";
+const TOTP: &str = "/api/v1/session/totp";
+const OPERATORS: &str = "/api/v1/operators";
+const OPERATOR: &str = "/api/v1/operators/{id}";
 const AGENTS: &str = "/api/v1/agents";
 const AGENT: &str = "/api/v1/agents/{id}";
 const TUNNELS: &str = "/api/v1/tunnels";
@@ -112,6 +128,24 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit", Action::AuditRead, Repeat::Harmless),
     route("GET", "/api/v1/audit/verify", Action::AuditVerify, Repeat::Harmless),
     route("GET", "/api/v1/audit/export", Action::AuditRead, Repeat::Harmless),
+    knock(SETUP),
+    knock("/api/v1/login"),
+    own("GET", SESSION),
+    own("DELETE", SESSION),
+    own("POST", "/api/v1/session/step-up"),
+    own("POST", "/api/v1/session/password"),
+    own("POST", TOTP),
+    own("PUT", TOTP),
+    own("DELETE", TOTP),
+    own("GET", "/api/v1/session/mine"),
+    own("DELETE", "/api/v1/session/mine/{id}"),
+    route("GET", OPERATORS, Action::OperatorsList, Repeat::Harmless),
+    route("POST", OPERATORS, Action::OperatorAdd, Repeat::Answered),
+    route("GET", OPERATOR, Action::OperatorRead, Repeat::Harmless),
+    route("PATCH", OPERATOR, Action::OperatorChange, Repeat::Answered),
+    route("DELETE", OPERATOR, Action::OperatorRemove, Repeat::Answered),
+    route("GET", "/api/v1/operators/{id}/sessions", Action::OperatorRead, Repeat::Harmless),
+    route("DELETE", "/api/v1/operators/{id}/sessions/{session}", Action::OperatorChange, Repeat::Answered),
 ];
 
 /// The names of the original panel's calls, each taken with and without `.php`, as GET and as POST.
@@ -156,6 +190,7 @@ fn allow(get: bool, post: bool, put: bool, patch: bool, delete: bool) -> Option<
         (true, false, false, true, true) => Some("GET, HEAD, PATCH, DELETE"),
         (true, false, false, false, true) => Some("GET, HEAD, DELETE"),
         (true, false, false, false, false) => Some("GET, HEAD"),
+        (false, true, true, false, true) => Some("POST, PUT, DELETE"),
         (false, true, false, false, false) => Some("POST"),
         (false, false, true, false, false) => Some("PUT"),
         (false, false, false, false, true) => Some("DELETE"),
@@ -209,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn only_health_and_the_document_need_no_token() {
+    fn only_health_the_document_and_the_doors_need_nobody_known() {
         let open: Vec<_> =
             ROUTES.iter().filter(|route| route.permit == Permit::Anyone).map(|route| route.path).collect();
-        assert_eq!(open, ["/healthz", "/readyz", "/api/v1/openapi.json"]);
+        assert_eq!(open, ["/healthz", "/readyz", "/api/v1/openapi.json", "/api/v1/setup", "/api/v1/login"]);
     }
 }

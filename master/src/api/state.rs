@@ -19,7 +19,7 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    access::{Access, Action, AuthError, Labels, Limiter, Object, authorise},
+    access::{Access, Action, AuthError, Labels, Limiter, Object, People, authorise},
     clock::unix_ms,
     command::Commands,
     events::Events,
@@ -35,6 +35,7 @@ use crate::{
 pub struct ApiParts {
     pub store: Store,
     pub access: Access,
+    pub people: Arc<People>,
     pub limiter: Arc<Limiter>,
     pub fleet: Arc<Fleet>,
     pub tunnels: Arc<Tunnels>,
@@ -124,7 +125,7 @@ impl Api {
     /// Whether a long answer may go on.
     pub(super) async fn still(&self, caller: &Caller, action: Action) -> Result<(), Problem> {
         match self.access.still(caller, self.now_ms()).await {
-            Ok(()) => Ok(authorise(caller, action, Object::Everything)?),
+            Ok(now) => Ok(authorise(&now, action, Object::Everything)?),
             Err(AuthError::Invalid) => Err(Kind::Unauthorized.problem("the token was revoked or ran out")),
             // A database that is away for a moment ends no running session; new ones are refused at the gate.
             Err(AuthError::Store(error)) if error.is_temporary() => Ok(()),

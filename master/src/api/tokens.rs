@@ -27,9 +27,10 @@ use crate::{
     responses((status = 200, description = "One page, newest first; secrets are not in it", body = Page<Token>)))]
 pub(super) async fn list(
     State(api): State<Api>,
+    caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<Reply<Page<Token>>, Problem> {
-    let paged = api.store.tokens().list(&page(query.limit, query.cursor)?).await?;
+    let paged = api.store.tokens().list(caller.tokens_of(), &page(query.limit, query.cursor)?).await?;
     Ok(Reply(Page { items: paged.items.into_iter().map(shown).collect(), next_cursor: paged.next_cursor }))
 }
 
@@ -71,6 +72,10 @@ pub(super) async fn revoke(
     _: Query<NoQuery>,
 ) -> Result<StatusCode, Problem> {
     authorise(&caller, Action::TokenRevoke, Object::Token)?;
+    let token = api.store.tokens().find(&id.to_string()).await?.ok_or_else(not_found)?;
+    if caller.tokens_of().is_some_and(|own| token.operator_id.as_deref() != Some(own)) {
+        return Err(not_found());
+    }
     let revoked = api.access.revoke(&id.to_string(), api.now_ms(), caller.did("token.revoke")).await?;
     if revoked { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
 }
@@ -82,6 +87,7 @@ fn shown(token: ApiToken) -> Token {
         permissions: token.permissions.split_whitespace().map(str::to_owned).collect(),
         selector: Some(token.selector).filter(|selector| !selector.is_empty()),
         created_at: Time::from_ms(token.created_at_ms),
+        operator_id: token.operator_id,
         expires_at: token.expires_at_ms.map(Time::from_ms),
         revoked_at: token.revoked_at_ms.map(Time::from_ms),
     }

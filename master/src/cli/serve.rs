@@ -96,6 +96,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         public = %app.public, internal = %app.internal, metrics = %app.metrics, data_dir = %data_dir.display(),
         version = env!("CARGO_PKG_VERSION"), "the master is ready"
     );
+    if let Some(link) = app.setup_link() {
+        // Not through the log, which is kept and shipped: it is for the one who starts this.
+        eprintln!("landline: no admin was made yet; make one, once, at\n  {link}\nor with: landline admin create NAME");
+    }
     stop.wait().await;
     tracing::info!("draining; a second signal exits at once");
     tokio::select! {

@@ -106,7 +106,7 @@ fn read(reader: &mut Reader) -> Config {
             certificate: certificate(reader),
             idempotent: reader.seconds("enrolment.idempotent_s", 600, 0..=3_600),
         },
-        access: Access { token: reader.days("access.token_days", 90) },
+        access: access(reader),
         retention: Retention {
             events: reader.days("retention.events_days", 30),
             audit: reader.days("retention.audit_days", 400),
@@ -122,6 +122,16 @@ fn read(reader: &mut Reader) -> Config {
             format: reader.word("log.format", LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             filter: reader.text("log.filter").unwrap_or_else(|| "info".to_owned()),
         },
+    }
+}
+
+fn access(reader: &mut Reader) -> Access {
+    let default = Access::default();
+    Access {
+        token: reader.days("access.token_days", 90),
+        session_idle: reader.seconds("access.session_idle_s", default.session_idle.as_secs(), 60..=YEAR_S),
+        session: reader.seconds("access.session_s", default.session.as_secs(), 60..=YEAR_S),
+        step_up: reader.seconds("access.step_up_s", default.step_up.as_secs(), 1..=YEAR_S),
     }
 }
 
@@ -259,6 +269,9 @@ mod tests {
             ("enrolment.certificate_days", "2", |c| (c.enrolment.certificate.as_secs() / DAY_S).to_string()),
             ("enrolment.idempotent_s", "13", |c| c.enrolment.idempotent.as_secs().to_string()),
             ("access.token_days", "14", |c| (c.access.token.as_secs() / DAY_S).to_string()),
+            ("access.session_idle_s", "600", |c| c.access.session_idle.as_secs().to_string()),
+            ("access.session_s", "7000", |c| c.access.session.as_secs().to_string()),
+            ("access.step_up_s", "70", |c| c.access.step_up.as_secs().to_string()),
             ("retention.events_days", "15", |c| (c.retention.events.as_secs() / DAY_S).to_string()),
             ("retention.audit_days", "16", |c| (c.retention.audit.as_secs() / DAY_S).to_string()),
             ("retention.tunnels_days", "17", |c| (c.retention.tunnels.as_secs() / DAY_S).to_string()),
@@ -294,7 +307,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 39, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 42, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.

@@ -120,6 +120,19 @@ pub struct Enrolment {
 pub struct Access {
     /// Longest life of a token, and what one gets that names none.
     pub token: Duration,
+    /// Ends a person's session that is not used.
+    pub session_idle: Duration,
+    /// Ends a person's session, used or not.
+    pub session: Duration,
+    /// How long a login or another proof opens what takes a fresh one: shells and execs.
+    pub step_up: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        Self { token: hours(90 * 24), session_idle: hours(12), session: hours(7 * 24), step_up: hours(1) }
+    }
 }
 
 #[derive(Debug, Clone)]

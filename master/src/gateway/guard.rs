@@ -76,14 +76,13 @@ impl Inner {
     }
 
     async fn ask(&self, visit: &Visit) -> Result<bool, StoreError> {
-        let principal = &visit.principal;
-        match self.parts.access.still(principal, unix_ms()).await {
-            Ok(()) => {}
+        let now = match self.parts.access.still(&visit.principal, unix_ms()).await {
+            Ok(now) => now,
             Err(AuthError::Invalid) => return Ok(false),
             Err(AuthError::Store(error)) => return Err(error),
-        }
+        };
         let labels = self.parts.store.agents().labels(&visit.agent).await?.unwrap_or_default();
-        Ok(authorise(principal, Action::TunnelEnter, Object::Agent(&labels)).is_ok())
+        Ok(authorise(&now, Action::TunnelEnter, Object::Agent(&labels)).is_ok())
     }
 
     /// Resolves when the visit's principal may not any more.

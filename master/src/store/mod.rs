@@ -15,6 +15,7 @@ pub mod keys;
 pub mod labels;
 mod migrations;
 mod open;
+pub mod operators;
 mod pages;
 pub mod pins;
 pub mod retention;
@@ -96,6 +97,14 @@ impl Store {
 
     pub fn tokens(&self) -> tokens::Tokens<'_> {
         tokens::Tokens(self)
+    }
+
+    pub fn operators(&self) -> operators::Operators<'_> {
+        operators::Operators(self)
+    }
+
+    pub fn operator_sessions(&self) -> operators::OperatorSessions<'_> {
+        operators::OperatorSessions(self)
     }
 
     pub fn events(&self) -> events::StoredEvents<'_> {

@@ -22,7 +22,7 @@ pub struct Retention {
     pub sessions: Duration,
     /// Answers kept for `Idempotency-Key`.
     pub idempotency: Duration,
-    /// Revoked and expired tokens, and used or expired enrolment secrets.
+    /// Revoked and expired tokens, used or expired enrolment secrets, and sessions of people past their end.
     pub credentials: Duration,
 }
 
@@ -68,6 +68,8 @@ const ENROLMENTS: &str = "DELETE FROM enrolments WHERE id IN
 
 const KEYS: &str = "DELETE FROM enrolment_keys WHERE id IN
     (SELECT id FROM enrolment_keys WHERE COALESCE(revoked_at_ms, expires_at_ms) < $1 LIMIT $2)";
+const OPERATOR_SESSIONS: &str = "DELETE FROM operator_sessions WHERE id IN
+    (SELECT id FROM operator_sessions WHERE expires_at_ms < $1 LIMIT $2)";
 
 impl Store {
     /// Removes what is older than it may be.
@@ -83,7 +85,8 @@ impl Store {
             idempotency: self.bite("idempotency.prune", IDEMPOTENCY, before(retention.idempotency)).await?,
             credentials: self.bite("tokens.prune", TOKENS, credentials).await?
                 + self.bite("enrolments.prune", ENROLMENTS, credentials).await?
-                + self.bite("keys.prune", KEYS, credentials).await?,
+                + self.bite("keys.prune", KEYS, credentials).await?
+                + self.bite("operator_sessions.prune", OPERATOR_SESSIONS, now_ms).await?,
         })
     }
 

@@ -5,6 +5,7 @@ mod audit;
 mod engines;
 mod enrolments;
 mod keys;
+mod operators;
 mod outage;
 mod rows;
 mod tunnels;
@@ -16,6 +17,7 @@ use super::{
     agents::{NewAgent, NewSecret},
     audit::{AuditEntry, AuditFilter},
     labels::Labels,
+    sql::Sql,
 };
 
 const NOW: i64 = 1_800_000_000_000;

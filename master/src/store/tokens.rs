@@ -25,6 +25,8 @@ pub struct ApiToken {
     /// `None` never runs out: only the local admin token.
     pub expires_at_ms: Option<i64>,
     pub revoked_at_ms: Option<i64>,
+    /// The person on whose behalf it was made, through however many tokens.
+    pub operator_id: Option<String>,
 }
 
 /// The tokens of a [`Store`].
@@ -35,12 +37,12 @@ impl Tokens<'_> {
     pub async fn add(&self, token: &ApiToken, audit: &AuditEntry) -> Result<(), StoreError> {
         let mut write = self.0.write("tokens.add").await?;
         let sql = Sql::new(
-            "INSERT INTO tokens (id, name, secret_sha256, permissions, selector, created_by, created_at_ms, expires_at_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO tokens (id, name, secret_sha256, permissions, selector, created_by, created_at_ms, expires_at_ms,
+             operator_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         );
         let sql = sql.bind(&token.id).bind(&token.name).bind(&token.sha256).bind(&token.permissions);
         let sql = sql.bind(&token.selector).bind(&token.created_by).bind(token.created_at_ms).bind(token.expires_at_ms);
-        write.execute(sql).await?;
+        write.execute(sql.bind(&token.operator_id)).await?;
         write.commit_audited(audit).await
     }
 
@@ -56,17 +58,28 @@ impl Tokens<'_> {
         read.row(sql).await?.as_ref().map(token).transpose()
     }
 
-    /// Newest first, revoked and expired ones included until retention takes them.
-    pub async fn list(&self, page: &Page) -> Result<Paged<ApiToken>, StoreError> {
-        let mut sql = Sql::new("SELECT * FROM tokens");
+    /// Newest first, revoked and expired ones included until retention takes them; all, or one person's.
+    pub async fn list(&self, of: Option<&str>, page: &Page) -> Result<Paged<ApiToken>, StoreError> {
+        let mut sql = Sql::new("SELECT * FROM tokens WHERE 1 = 1");
+        if let Some(operator) = of {
+            sql = sql.push(" AND operator_id = ").push_bind(operator);
+        }
         if let Some((at_ms, id)) = page.after()? {
-            sql = sql.push(" WHERE created_at_ms < ").push_bind(at_ms).push(" OR (created_at_ms = ").push_bind(at_ms);
-            sql = sql.push(" AND id < ").push_bind(id).push(")");
+            sql = sql.push(" AND (created_at_ms < ").push_bind(at_ms).push(" OR (created_at_ms = ").push_bind(at_ms);
+            sql = sql.push(" AND id < ").push_bind(id).push("))");
         }
         sql = sql.push(" ORDER BY created_at_ms DESC, id DESC LIMIT ").push_bind(page.rows() + 1);
         let mut read = self.0.read("tokens.list").await?;
         let tokens = read.rows(sql).await?.iter().map(token).collect::<Result<Vec<_>, _>>()?;
         Ok(Paged::cut(tokens, page, |token| (token.created_at_ms, token.id.clone())))
+    }
+
+    /// Gives a token of this host what later versions added to what there is to hold.
+    pub async fn widen(&self, id: &str, permissions: &str, audit: &AuditEntry) -> Result<(), StoreError> {
+        let mut write = self.0.write("tokens.widen").await?;
+        let sql = Sql::new("UPDATE tokens SET permissions = $1 WHERE id = $2");
+        write.execute(sql.bind(permissions).bind(id)).await?;
+        write.commit_audited(audit).await
     }
 
     /// False if there is no such token or it is revoked already.
@@ -92,5 +105,6 @@ fn token(row: &AnyRow) -> Result<ApiToken, StoreError> {
         created_at_ms: columns.int("created_at_ms")?,
         expires_at_ms: columns.int_opt("expires_at_ms")?,
         revoked_at_ms: columns.int_opt("revoked_at_ms")?,
+        operator_id: columns.text_opt("operator_id")?,
     })
 }

@@ -15,6 +15,7 @@ pub mod event;
 pub mod exec;
 pub mod file;
 pub mod live;
+pub mod operator;
 pub mod shell;
 pub mod token;
 pub mod tunnel;

@@ -49,6 +49,8 @@ pub struct Token {
     pub name: String,
     pub permissions: Vec<String>,
     pub selector: Option<String>,
+    /// The person on whose behalf it was made; it ends with them.
+    pub operator_id: Option<String>,
     pub created_at: Time,
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,

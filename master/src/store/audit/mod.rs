@@ -96,6 +96,8 @@ pub enum Actor {
     Local,
     /// The master itself: a deadline, a restart.
     Master,
+    /// Nobody the master knows: a failed login.
+    Anonymous,
 }
 
 impl std::fmt::Display for Actor {
@@ -106,6 +108,7 @@ impl std::fmt::Display for Actor {
             Self::Agent(id) => write!(f, "agent:{id}"),
             Self::Local => f.write_str("local"),
             Self::Master => f.write_str("master"),
+            Self::Anonymous => f.write_str("anonymous"),
         }
     }
 }

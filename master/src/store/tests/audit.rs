@@ -50,6 +50,7 @@ async fn rows_are_found_by_what_they_say() {
             created_at_ms: NOW,
             expires_at_ms: None,
             revoked_at_ms: None,
+            operator_id: None,
         };
         store.tokens().add(&token, &entry("token.create")).await.unwrap();
         let by = |actor: &str, action: &str| AuditEntry::new(NOW + 10, actor, action);

@@ -16,7 +16,6 @@ use crate::{
         Engine, OpenError, Page, StoreError,
         agents::{AgentFilter, AgentStatus},
         audit::Verdict,
-        sql::Sql,
         testing::{on_both, open, sqlite},
     },
 };

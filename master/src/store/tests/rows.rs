@@ -41,6 +41,7 @@ fn token(number: u8) -> ApiToken {
         created_at_ms: NOW + i64::from(number),
         expires_at_ms: Some(NOW + 100),
         revoked_at_ms: None,
+        operator_id: None,
     }
 }
 
@@ -81,8 +82,8 @@ async fn tokens_are_found_by_hash_and_revoked_once() {
         assert!(!store.tokens().revoke("t2", NOW, &entry("token.revoke")).await.unwrap());
         assert!(!store.tokens().revoke("t9", NOW, &entry("token.revoke")).await.unwrap());
         assert_eq!(store.tokens().find("t2").await.unwrap().unwrap().revoked_at_ms, Some(NOW));
-        let first = store.tokens().list(&Page { cursor: None, limit: 2 }).await.unwrap();
-        let second = store.tokens().list(&Page { cursor: first.next_cursor, limit: 2 }).await.unwrap();
+        let first = store.tokens().list(None, &Page { cursor: None, limit: 2 }).await.unwrap();
+        let second = store.tokens().list(None, &Page { cursor: first.next_cursor, limit: 2 }).await.unwrap();
         let ids: Vec<_> = first.items.iter().chain(&second.items).map(|token| token.id.as_str()).collect();
         assert_eq!((ids.as_slice(), second.next_cursor), (["t3", "t2", "t1"].as_slice(), None));
     })
