@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod admin;
 mod agents;
 mod audit;
 mod backup;
@@ -23,7 +24,9 @@ mod forward;
 mod fs;
 mod health;
 mod log;
+mod operators;
 pub(crate) mod output;
+mod password;
 mod patience;
 mod replay;
 mod serve;
@@ -115,6 +118,10 @@ enum Command {
     Health(health::Health),
     /// Copy a master's database and keys into one file, while it runs
     Backup(backup::Backup),
+    /// Manage people, their roles and sessions
+    Operators(operators::Operators),
+    /// Make the first admin
+    Admin(admin::Admin),
     /// Simulate many agents, for sizing
     Sim(sim::Sim),
     /// Run a master, three agents and a site behind each on this machine
@@ -184,6 +191,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(audit) => block_on(audit.run(context()?)),
         Command::Health(health) => block_on(health.run(connection)),
         Command::Backup(backup) => block_on(backup.run()),
+        Command::Operators(operators) => block_on(operators.run(context()?)),
+        Command::Admin(admin) => block_on(admin.run(context()?)),
         Command::Sim(sim) => block_on(sim.run(context()?)),
         Command::Demo(demo) => block_on(demo.run()),
         Command::WithParent(program) => program.run(),
