@@ -29,6 +29,7 @@ mod keys;
 mod live;
 mod outside_judges;
 mod panel;
+mod people;
 mod readme;
 mod recordings;
 mod secrets;

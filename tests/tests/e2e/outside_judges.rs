@@ -75,6 +75,60 @@ async fn the_openapi_document_is_valid() {
 /// of another shape.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_driven_fuzzer_finds_nothing() {
+    fuzzed(Caller::AdminToken, 25).await;
+}
+
+/// The same by people of each role, whom another door, other permissions and a selector meet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_driven_fuzzer_finds_nothing_as_a_viewer() {
+    fuzzed(Caller::Person("viewer", ""), 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_driven_fuzzer_finds_nothing_as_an_operator() {
+    fuzzed(Caller::Person("operator", ""), 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_driven_fuzzer_finds_nothing_as_a_narrowed_admin() {
+    fuzzed(Caller::Person("admin", "site=elsewhere"), 8).await;
+}
+
+/// Nobody is known yet: the doors themselves. Few tries, since wrong ones are slowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_driven_fuzzer_finds_nothing_at_the_doors() {
+    fuzzed(Caller::Nobody, 5).await;
+}
+
+#[derive(Clone, Copy)]
+enum Caller {
+    AdminToken,
+    /// A session of this role, under this selector.
+    Person(&'static str, &'static str),
+    Nobody,
+}
+
+const PASSWORD: &str = "a few words do well";
+
+/// The headers that the caller's browser or program would send.
+async fn headers(master: &Master, caller: Caller) -> Vec<String> {
+    let api = master.api();
+    let (role, selector) = match caller {
+        Caller::Nobody => return Vec::new(),
+        Caller::AdminToken => return vec![format!("Authorization: Bearer {}", api.token)],
+        Caller::Person(role, selector) => (role, selector),
+    };
+    let account = json!({ "name": "fuzzer", "role": role, "password": PASSWORD, "selector": selector });
+    api.post("/operators", account).await;
+    let login = json!({ "name": "fuzzer", "password": PASSWORD });
+    let response = api.request(reqwest::Method::POST, "/login").json(&login).send().await.unwrap();
+    let cookie = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let session: serde_json::Value = response.json().await.unwrap();
+    let csrf = session["csrf"].as_str().unwrap();
+    vec![format!("Cookie: {cookie}"), format!("Origin: {}", api.url), format!("X-CSRF-Token: {csrf}")]
+}
+
+async fn fuzzed(caller: Caller, examples: u32) {
     let mut master = Master::start_with("", "pending_timeout_s = 1").await;
     // What it is told to write and to remove it does: in a folder of its own, so not `allow_all`, which opens `/`.
     let room = tempfile::tempdir().unwrap();
@@ -84,19 +138,30 @@ async fn a_schema_driven_fuzzer_finds_nothing() {
         room.path()
     );
     let _agent = master.agent_under("fuzzed", Some(&policy)).await;
-    let api = master.api();
     let mut fuzzer = Command::new(tool("schemathesis"));
+    fuzzer.arg("run").arg(format!("{}/api/v1/openapi.json", master.url()));
+    for header in headers(&master, caller).await {
+        fuzzer.args(["--header", &header]);
+    }
     fuzzer
-        .arg("run")
-        .arg(format!("{}/api/v1/openapi.json", api.url))
-        .args(["--header", &format!("Authorization: Bearer {}", api.token)])
         .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"])
         .args(["--checks", "response_schema_conformance"])
-        // Streams that do not end by themselves are for tests of their own.
-        .args(["--exclude-path", "/api/v1/events"])
-        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "7"])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", &examples.to_string(), "--seed", "7"])
         .args(["--request-timeout", "40", "--no-color"])
         .current_dir(master.folder.path());
+    match caller {
+        Caller::Nobody => {
+            fuzzer.args(["--include-path", "/api/v1/login", "--include-path", "/api/v1/setup"]);
+        }
+        Caller::AdminToken | Caller::Person(..) => {
+            // Streams that do not end by themselves are for tests of their own; at the doors wrong tries are slowed.
+            for path in ["/api/v1/events", "/api/v1/login", "/api/v1/setup"] {
+                fuzzer.args(["--exclude-path", path]);
+            }
+            // It would log itself out, or lock itself out by wrong passwords.
+            fuzzer.args(["--exclude-path-regex", "^/api/v1/session(/step-up|/password|/totp)?$"]);
+        }
+    }
     let output = finished(fuzzer, Vec::new()).await;
     let said = text(&output);
     assert!(output.status.success(), "{}", &said[said.len().saturating_sub(12_000)..]);
