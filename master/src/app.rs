@@ -228,6 +228,10 @@ impl App {
             store,
             events,
         });
+        let outside = match &config.dashboard.host {
+            Some(host) => outside.with_dashboard(api::public_router(api.clone(), std::slice::from_ref(host)), host),
+            None => outside,
+        };
         let outside = if config.gateway.https { outside.with(&gateway) } else { outside };
         outside.start(&app.tasks, &app.closing, config.drain);
         let router = front::router(api::router(api), gateway);

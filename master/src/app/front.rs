@@ -2,7 +2,13 @@
 
 use axum::{Router, extract::Request, http::header};
 
-use crate::{config, gateway::Gateway, tunnel::origin::Origin};
+use crate::{
+    config,
+    gateway::Gateway,
+    http::hosts::{self, Hosts},
+    public,
+    tunnel::origin::Origin,
+};
 
 /// Everything that one listener serves: machines' pages under the gateway's names, `ours` under all others.
 pub(super) fn router(ours: Router, gateway: Gateway) -> Router {
@@ -11,6 +17,18 @@ pub(super) fn router(ours: Router, gateway: Gateway) -> Router {
         if host.is_some_and(|host| gateway.serves(host)) {
             return gateway.handle(request).await;
         }
+        let answered = tower::ServiceExt::oneshot(ours.clone(), request).await;
+        answered.unwrap_or_else(|never| match never {})
+    })
+}
+
+/// What the public port serves: the dashboard under its own name, and what machines install from under every name, that one
+/// included.
+pub(super) fn public(machines: Router, dashboard: Router, host: String) -> Router {
+    let name = Hosts::only([host]);
+    Router::new().fallback(async move |request: Request| {
+        let named = hosts::host(&request).is_some_and(|host| name.allows(host));
+        let ours = if named && !public::serves(request.uri().path()) { &dashboard } else { &machines };
         let answered = tower::ServiceExt::oneshot(ours.clone(), request).await;
         answered.unwrap_or_else(|never| match never {})
     })

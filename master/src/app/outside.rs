@@ -84,6 +84,11 @@ impl Outside {
         })
     }
 
+    /// Serves the dashboard as well, under its name.
+    pub(super) fn with_dashboard(self, dashboard: Router, host: &str) -> Self {
+        Self { router: front::public(self.router, dashboard, host.to_owned()), ..self }
+    }
+
     /// Serves machines' own pages as well, under the gateway's names.
     pub(super) fn with(self, gateway: &Gateway) -> Self {
         Self { router: front::router(self.router, gateway.clone()), ..self }
@@ -114,6 +119,7 @@ fn own_files(config: &Config) -> Option<OwnFiles> {
 /// How agents' owners reach this host: the public name, what is configured beside it, and the address itself if it is one.
 fn names(config: &Config, bound: SocketAddr) -> Vec<String> {
     let mut names = config.public.hosts.clone();
+    names.extend(config.dashboard.host.clone());
     names.extend(config.public.address.as_deref().map(|address| without_port(address).to_owned()));
     if !bound.ip().is_unspecified() {
         names.push(without_port(&bound.to_string()).to_owned());

@@ -58,7 +58,13 @@ fn check_gateway(config: &Config, reader: &mut Reader) {
     } else if domain.parse::<std::net::IpAddr>().is_ok() {
         reader.error(KEY, "is an address; it must be a name, with one name below it per tunnel");
     }
-    for host in &config.internal.hosts {
+    let dashboard = config.dashboard.host.as_ref();
+    if let Some(host) = dashboard
+        && (host.is_empty() || !host.split('.').all(label))
+    {
+        reader.error("dashboard.host", format!("{host:?} is not a host name; it has no scheme and no port"));
+    }
+    for host in config.internal.hosts.iter().chain(dashboard) {
         if same_site(domain, host) {
             reader.error(KEY, format!("shares a site with {host}, where the API is served; choose another domain"));
         }

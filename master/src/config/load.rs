@@ -6,8 +6,8 @@ use proto::net::quic::Congestion;
 use secrecy::SecretString;
 
 use super::{
-    Access, Config, Database, Enrolment, Gateway, Internal, Line, Log, LogFormat, MetricsSocket, Public, Recording,
-    Retention, Tunnel, checks, reader::Reader,
+    Access, Config, Dashboard, Database, Enrolment, Gateway, Internal, Line, Log, LogFormat, MetricsSocket, Public,
+    Recording, Retention, Tunnel, checks, reader::Reader,
 };
 
 const DAY_S: u64 = 86_400;
@@ -92,6 +92,7 @@ fn read(reader: &mut Reader) -> Config {
         metrics: MetricsSocket { listen: reader.address("metrics.listen", SocketAddr::from(([127, 0, 0, 1], 7801))) },
         tunnel: tunnel(reader),
         gateway: gateway(reader),
+        dashboard: Dashboard { host: reader.text("dashboard.host").map(|host| host.to_ascii_lowercase()) },
         line: Line {
             heartbeat: reader.seconds("line.heartbeat_s", 15, 1..=3_600),
             congestion: reader.word(
@@ -262,6 +263,7 @@ mod tests {
             ("gateway.scheme", "https", |c| if c.gateway.https { "https" } else { "http" }.to_owned()),
             ("gateway.port", "7443", |c| c.gateway.port.unwrap().to_string()),
             ("gateway.first_byte_s", "30", |c| c.gateway.first_byte.as_secs().to_string()),
+            ("dashboard.host", "fleet.example.org", |c| c.dashboard.host.clone().unwrap()),
             ("line.heartbeat_s", "11", |c| c.line.heartbeat.as_secs().to_string()),
             ("line.congestion", "bbr", |c| format!("{:?}", c.line.congestion).to_lowercase()),
             ("line.gso", "false", |c| c.line.gso.to_string()),
@@ -307,7 +309,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 42, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 43, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.

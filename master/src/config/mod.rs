@@ -23,6 +23,7 @@ pub struct Config {
     pub metrics: MetricsSocket,
     pub tunnel: Tunnel,
     pub gateway: Gateway,
+    pub dashboard: Dashboard,
     pub line: Line,
     pub enrolment: Enrolment,
     pub access: Access,
@@ -100,6 +101,12 @@ pub struct Gateway {
     pub port: Option<u16>,
     /// Time for a target to begin its answer.
     pub first_byte: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Dashboard {
+    /// The name under which the public tcp port serves the dashboard, to sessions alone; unset, only the internal socket does.
+    pub host: Option<String>,
 }
 
 #[derive(Debug, Clone)]

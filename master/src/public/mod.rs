@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use certs::web::WebCertificates;
 use tokio_util::sync::CancellationToken;
 
-pub use site::{SCRIPT, router};
+pub use site::{SCRIPT, router, serves};
 
 /// How often the certificate files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

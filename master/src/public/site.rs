@@ -37,6 +37,11 @@ pub fn router(binaries: Binaries, hosts: Hosts) -> Router {
         .layer(middleware::from_fn_with_state(hosts, check))
 }
 
+/// Whether a path is one of these.
+pub fn serves(path: &str) -> bool {
+    matches!(path, "/install.sh" | "/install.sh.sha256" | "/healthz") || path.starts_with("/dl/")
+}
+
 /// Before anything else: the host, the method, and that there is no body to be read.
 async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     if !host(&request).is_some_and(|host| hosts.allows(host)) {

@@ -8,6 +8,7 @@ mod bad_files;
 mod bad_link;
 mod clocks;
 mod crash;
+mod dashboard_host;
 mod deploy;
 mod desk;
 mod enrolment;
