@@ -18,7 +18,9 @@ use std::{
 use dashmap::DashMap;
 use proto::{
     id::{AgentId, RequestId, ShellId},
+    limits::SHELL_RING,
     open::Operation,
+    ring::Ring,
     shell::{ShellSpec, Size},
 };
 use serde_json::{Value, json};
@@ -127,17 +129,15 @@ impl Shells {
     fn resume_one(self: &Arc<Self>, row: SessionRow) {
         let id = ShellId(row.id);
         let path = self.recordings().path(id, row.created_at_ms);
-        let recording = match Recording::resume(&path, row.created_at_ms) {
-            Ok(recording) => Some(recording),
+        let (recording, shown) = match Recording::resume(&path, row.created_at_ms) {
+            Ok((recording, shown)) => (Some(recording), shown),
             Err(error) => {
                 tracing::warn!(%id, %error, "a recording cannot be gone on with");
-                None
+                (None, Ring::new(SHELL_RING, 0))
             }
         };
         let size = serde_json::from_value(row.detail["size"].clone()).unwrap_or(Size { cols: 80, rows: 24 });
-        let offset = recording.as_ref().map_or(0, Recording::offset);
-        let session =
-            self.session(id, row.agent_id, row.owner, row.created_at_ms, row.detail, State::new(size, offset));
+        let session = self.session(id, row.agent_id, row.owner, row.created_at_ms, row.detail, State::new(size, shown));
         session.incomplete.store(recording.is_none(), Ordering::Relaxed);
         session.state.line(false);
         let hub = Hub { shells: self.clone(), session, recording, synced: Instant::now(), size };
@@ -185,7 +185,8 @@ impl Shells {
             work.opened(STARTED_WITHIN).await?;
             Ok(work)
         };
-        let session = self.session(id, agent.clone(), owner, created_ms, detail, State::new(size, 0));
+        let session =
+            self.session(id, agent.clone(), owner, created_ms, detail, State::new(size, Ring::new(SHELL_RING, 0)));
         session.incomplete.store(recording.is_none(), Ordering::Relaxed);
         let hub = Hub { shells: self.clone(), session: session.clone(), recording, synced: Instant::now(), size };
         match opened.await {

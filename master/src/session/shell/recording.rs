@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::{id::ShellId, shell::Size};
+use proto::{id::ShellId, limits::SHELL_RING, ring::Ring, shell::Size};
 
 use crate::session::cast::{self, Cast};
 
@@ -83,24 +83,31 @@ impl Recording {
         Ok(Self { file, started_ms, held: Vec::new(), offset: 0, length: header.len() as u64 })
     }
 
-    /// Goes on where an earlier master was stopped: a torn last event goes, and the rest is counted.
-    pub(super) fn resume(path: &Path, started_ms: i64) -> io::Result<Self> {
-        let mut reader = cast::Reader::default();
-        let (mut offset, mut length, mut read, mut said) = (0, 0, 0, 0);
+    /// Goes on where an earlier master was stopped: a torn last event goes, and the rest is counted. Also gives the latest
+    /// output: whoever looked on has not seen all that was recorded.
+    pub(super) fn resume(path: &Path, started_ms: i64) -> io::Result<(Self, Ring)> {
+        let (mut reader, mut shown) = (cast::Reader::default(), Ring::new(SHELL_RING, 0));
+        let (mut length, mut read, mut begun) = (0, 0, None);
         let mut lines = BufReader::new(File::open(path)?);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
             read += line.len() as u64;
-            said += counted(reader.line(&String::from_utf8_lossy(&line)));
+            begun = reader.line(&String::from_utf8_lossy(&line)).map(|(_, event)| event).or(begun);
             line.clear();
             // An event of two lines counts when both are there.
-            if !reader.is_inside() {
-                (offset, length) = (said, read);
+            if reader.is_inside() {
+                continue;
+            }
+            length = read;
+            match begun.take() {
+                Some(Cast::Output(bytes)) => shown.push(&bytes),
+                Some(Cast::Lost(bytes)) => shown.skip_to(shown.end() + bytes),
+                Some(Cast::Resize(_)) | None => {}
             }
         }
         let file = OpenOptions::new().append(true).open(path)?;
         file.set_len(length)?;
-        Ok(Self { file, started_ms, held: Vec::new(), offset, length })
+        Ok((Self { file, started_ms, held: Vec::new(), offset: shown.end(), length }, shown))
     }
 
     /// Where to go on in the session's output.
@@ -207,14 +214,15 @@ mod tests {
         for cut in 0..whole.len() {
             let torn = folder.path().join("torn");
             fs::write(&torn, &whole[..cut]).unwrap();
-            let mut resumed = Recording::resume(&torn, 1_700_000_000_000).unwrap();
-            assert!(resumed.offset() <= 17);
+            let (mut resumed, shown) = Recording::resume(&torn, 1_700_000_000_000).unwrap();
+            assert!(resumed.offset() <= 17 && shown.end() == resumed.offset());
             resumed.output(b"x", 1_700_000_003_000).unwrap();
             let mut reader = cast::Reader::default();
             let replayed = counted(fs::read_to_string(&torn).unwrap().lines().filter_map(|line| reader.line(line)));
             assert_eq!(replayed, resumed.offset(), "cut at {cut}: what is on record is replayed");
         }
-        assert_eq!(Recording::resume(&path, 1_700_000_000_000).unwrap().offset(), 17);
+        let (resumed, shown) = Recording::resume(&path, 1_700_000_000_000).unwrap();
+        assert_eq!((resumed.offset(), shown.start(), shown.read(15, 9)), (17, 15, b"\xff\xfe".to_vec()));
     }
 
     #[test]

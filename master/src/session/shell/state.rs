@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::{
-    limits::{EXEC_PIECE_MAX, SHELL_HELD_FOR, SHELL_INPUT_WINDOW, SHELL_RING, SHELL_WINDOW},
+    limits::{EXEC_PIECE_MAX, SHELL_HELD_FOR, SHELL_INPUT_WINDOW, SHELL_WINDOW},
     ring::Ring,
     shell::Size,
 };
@@ -100,10 +100,10 @@ struct Cursor {
 }
 
 impl State {
-    /// Output begins at `offset`.
-    pub(super) fn new(size: Size, offset: u64) -> Self {
+    /// The output goes on behind `ring`.
+    pub(super) fn new(size: Size, ring: Ring) -> Self {
         let inner = Inner {
-            ring: Ring::new(SHELL_RING, offset),
+            ring,
             input: VecDeque::new(),
             taken: 0,
             size,
@@ -330,6 +330,8 @@ impl State {
 mod tests {
     use std::time::Duration;
 
+    use proto::limits::SHELL_RING;
+
     use super::*;
 
     const SIZE: Size = Size { cols: 80, rows: 24 };
@@ -344,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_writer_holds_the_agent_back_until_it_falls_silent_and_a_watcher_never() {
-        let (state, now) = (State::new(SIZE, 0), Instant::now());
+        let (state, now) = (State::new(SIZE, Ring::new(SHELL_RING, 0)), Instant::now());
         let watcher = state.join(None, false, now).unwrap().viewer;
         state.printed(&[1; 300_000], now);
         assert_eq!(state.held_until(now), None, "a watcher holds nobody back");
@@ -362,7 +364,7 @@ mod tests {
 
     #[test]
     fn one_types_and_the_next_takes_over() {
-        let (state, now) = (State::new(SIZE, 7), Instant::now());
+        let (state, now) = (State::new(SIZE, Ring::new(SHELL_RING, 7)), Instant::now());
         assert_eq!(state.join(Some(8), true, now), None, "beyond the output");
         let first = state.join(Some(7), true, now).unwrap().viewer;
         let joined = state.join(Some(3), true, now).unwrap();
@@ -376,7 +378,7 @@ mod tests {
 
     #[test]
     fn input_goes_to_the_agent_once_across_streams() {
-        let (state, now) = (State::new(SIZE, 0), Instant::now());
+        let (state, now) = (State::new(SIZE, Ring::new(SHELL_RING, 0)), Instant::now());
         let mut knows = AgentKnows { input: state.attached(0), size: SIZE, acked: 0, close: false };
         state.type_in(b"abcdef");
         assert_eq!(state.for_agent(&mut knows), Some(ForAgent::Input(b"abcdef".to_vec())));
