@@ -5,13 +5,14 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{FileTimes, TryLockError},
     io::{Read, Write},
+    num::NonZeroU64,
     os::unix::ffi::OsStrExt,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use proto::{code::Code, id::RequestId, transfer::WriteSpec};
-use rustix::fs::{AtFlags, FileType, fstat, statat};
+use rustix::fs::{Advice, AtFlags, FileType, fadvise, fstat, statat};
 
 use crate::service::files::{
     FileError, Place, Temp,
@@ -20,6 +21,8 @@ use crate::service::files::{
 
 /// Attempts to get hold of a file that others finish or give up at the same moment.
 const TRIES: u32 = 8;
+/// Written to the disk together while more is on its way, bytes.
+const WRITE_BACK: u64 = 8 << 20;
 /// Read at once where what is there is hashed again, bytes.
 const REREAD: usize = 256 * 1024;
 
@@ -34,6 +37,8 @@ pub(super) struct Part {
     hasher: blake3::Hasher,
     /// Bytes that the hash has seen; fewer than `held` right after a file was found again.
     hashed: u64,
+    /// Bytes that the disk was told to begin with.
+    on_its_way: u64,
     /// Pieces put together, kept for its memory.
     run: Vec<u8>,
 }
@@ -102,7 +107,16 @@ impl Part {
         if held != there {
             temp.file.set_len(held)?;
         }
-        Ok(Self { place, temp: Some(temp), spec, held, hasher: blake3::Hasher::new(), hashed: 0, run: Vec::new() })
+        Ok(Self {
+            place,
+            temp: Some(temp),
+            spec,
+            held,
+            hasher: blake3::Hasher::new(),
+            hashed: 0,
+            on_its_way: held,
+            run: Vec::new(),
+        })
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -138,6 +152,12 @@ impl Part {
         write_all(&temp.file, &self.run)?;
         self.held += total;
         self.hashed += total;
+        let unsent = self.held - self.on_its_way;
+        if let Some(length) = NonZeroU64::new(unsent).filter(|_| unsent >= WRITE_BACK) {
+            // The disk begins now, so that the end need not wait for all of it. Only a hint: it may fail.
+            let _ = fadvise(&temp.file, self.on_its_way, Some(length), Advice::DontNeed);
+            self.on_its_way = self.held;
+        }
         Ok(())
     }
 

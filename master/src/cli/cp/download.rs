@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     path::Path,
     str::FromStr,
 };
@@ -167,7 +167,7 @@ impl Fetch<'_> {
                 Ok(piece) => {
                     if let Some(part) = &mut part {
                         hasher.update(&piece);
-                        part.file.write_all(&piece).map_err(unwritten)?;
+                        part.write(&piece).map_err(unwritten)?;
                         self.meter.moved(piece.len());
                     }
                 }

@@ -4,7 +4,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, FileTimes, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::Path,
     time::{Duration, SystemTime},
@@ -17,6 +17,8 @@ use cap_std::{
 
 const PREFIX: &str = ".landline-";
 const SUFFIX: &str = ".part";
+/// Written to the disk together while more is on its way, bytes.
+const WRITE_BACK: u64 = 8 << 20;
 /// Files at least this large are looked for leftovers of earlier states.
 const LARGE: u64 = 1 << 20;
 
@@ -29,7 +31,9 @@ pub(super) struct Folder(Dir);
 pub(super) struct Part<'a> {
     folder: &'a Folder,
     temp: OsString,
-    pub(super) file: File,
+    file: File,
+    /// Bytes written since the disk was last told to begin.
+    unsent: u64,
 }
 
 impl Folder {
@@ -67,7 +71,7 @@ impl Folder {
         if meta.len() > size {
             file.set_len(0)?;
         }
-        Ok(Part { folder: self, temp, file })
+        Ok(Part { folder: self, temp, file, unsent: 0 })
     }
 
     /// A folder below it.
@@ -131,6 +135,29 @@ impl Part<'_> {
                 read => _ = hasher.update(&buffer[..read]),
             }
         }
+    }
+
+    /// Writes at the position.
+    pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.unsent += piece.len() as u64;
+        if self.unsent >= WRITE_BACK {
+            self.begin_writing_back()?;
+            self.unsent = 0;
+        }
+        Ok(())
+    }
+
+    /// The disk begins now, so that the end need not wait for all of it. Only a hint: it may fail.
+    fn begin_writing_back(&mut self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::io::Seek as _;
+            let from = self.file.stream_position()?.saturating_sub(self.unsent);
+            let length = std::num::NonZeroU64::new(self.unsent);
+            let _ = rustix::fs::fadvise(&self.file, from, length, rustix::fs::Advice::DontNeed);
+        }
+        Ok(())
     }
 
     /// Puts the file in its place; on the disk when this returns.
