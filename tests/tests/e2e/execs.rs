@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landline_tests::{api::Api, master::Master, soak, wait::eventually};
+use landline_tests::{api::Api, master::Master, process::resident, soak, wait::eventually};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -142,4 +142,38 @@ async fn a_caller_that_leaves_lets_it_run_and_its_end_is_on_record() {
     })
     .await;
     assert_eq!(row["end_reason"], "cancelled");
+}
+
+/// A program that prints for ever is held while nobody reads, costs no memory, and is gone when it is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_prints_for_ever_is_held_and_ends_when_it_is_told_to() {
+    let mut master = Master::start().await;
+    let mut agent = master.agent("desk").await;
+    let api = master.api();
+    let mark = agent.folder.path().join("pid");
+    let line = format!("echo $$ > {}; exec yes", mark.display());
+    let (id, mut reader) = Reader::start(&api, "desk", json!({ "shell": line })).await;
+    reader.until("y\ny\n").await;
+    let pids = [master.process().pid(), agent.process().pid()];
+    let held = pids.map(resident);
+    let mut read = 0;
+    while read < 20_000_000 {
+        reader.line().await.expect("more output");
+        read += std::mem::take(&mut reader.output).len();
+    }
+    let pid = std::fs::read_to_string(&mark).unwrap();
+    let status = format!("/proc/{}", pid.trim());
+    for (pid, held) in pids.into_iter().zip(held) {
+        let grown = resident(pid).saturating_sub(held);
+        assert!(grown < 40 << 20, "process {pid} grew by {grown} bytes");
+    }
+    api.call(Method::DELETE, &format!("/execs/{id}"), None).await;
+    eventually(Duration::from_secs(10), "the program is gone", || async {
+        (!std::path::Path::new(&status).exists()).then_some(())
+    })
+    .await;
+    eventually(Duration::from_secs(10), "its end is on record", || async {
+        (api.get(&format!("/execs/{id}")).await["end_reason"] == "cancelled").then_some(())
+    })
+    .await;
 }

@@ -117,7 +117,7 @@ async fn a_session_outlives_a_cut_line_a_new_address_and_a_killed_master() {
     .await;
     assert_eq!(again.exit().await["code"], 9);
     let all = [shown, again.shown.clone()].concat();
-    assert_eq!((counted(&all), again.lost), (400, 0), "each number once");
+    assert_eq!((counted(&all), again.from, again.lost), (400, offset, 0), "each number once");
     // What was recorded by two masters is what was shown.
     let mut command = Command::new(binary("landline"));
     command.env("LANDLINE_URL", master.url()).env("LANDLINE_DATA_DIR", master.data());
@@ -213,6 +213,38 @@ async fn a_flood_that_nobody_reads_goes_on_and_its_loss_is_counted() {
     assert!(late.shown.len() as u64 <= length - told);
 }
 
+/// Sizes that no terminal has end the attachment by a word of their own, and the session goes on as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_no_terminal_has_is_refused_and_the_session_goes_on() {
+    let master = Master::start().await;
+    let _agent = master.agent("desk").await;
+    let api = master.api();
+    let id = open(&api, "desk", "stty -echo; echo ready; while read x; do stty size; done; exit 4").await;
+    for (cols, rows) in [(0, 0), (0, 24), (80, 0), (65_535, 65_535), (65_535, 24)] {
+        let mut terminal = Terminal::attach(&api, &id, "offset=0").await.unwrap();
+        terminal.until_text("ready").await;
+        terminal.say(json!({ "type": "resize", "cols": cols, "rows": rows })).await;
+        terminal.until(|_| false).await;
+        assert_eq!(terminal.closed.as_deref(), Some("invalid"), "{cols} x {rows}");
+    }
+    let mut terminal = Terminal::attach(&api, &id, "offset=0").await.unwrap();
+    terminal.say(json!({ "type": "resize", "cols": 1000, "rows": 1000 })).await;
+    terminal.send(b"\n").await;
+    terminal.until_text("1000 1000").await;
+    terminal.send(b"\x04").await;
+    assert_eq!(terminal.exit().await["code"], 4);
+    // What is typed to a program that is gone goes nowhere, and a new attachment is told.
+    terminal.send(b"late\n").await;
+    terminal.until(|_| false).await;
+    assert_eq!(terminal.closed.as_deref(), Some("done"));
+    let late = Terminal::attach(&api, &id, "").await;
+    let told = match late {
+        Ok(mut late) => late.exit().await["code"].to_string(),
+        Err(code) => code,
+    };
+    assert!(["4", "session_over"].contains(&told.as_str()), "{told}");
+}
+
 /// The command line under a real terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
@@ -229,7 +261,6 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.shows("this is line 20").await;
     tmux.resize(100, 40);
     tmux.shows("this is line 38").await;
-    tmux.resize(80, 24);
     tmux.keys("Goadded by vim\u{1b}:wq\n");
     eventually(Duration::from_secs(10), "vim wrote the file", || async {
         std::fs::read_to_string(&text).unwrap().ends_with("added by vim\n").then_some(())
@@ -239,12 +270,12 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.shows("this is line 22").await;
     tmux.keys("G");
     tmux.shows("added by vim").await;
-    tmux.resize(100, 40);
+    tmux.resize(90, 30);
     tmux.keys("g");
-    tmux.shows("this is line 39").await;
+    tmux.shows("this is line 29").await;
     tmux.keys("q");
     tmux.keys("clear; stty size\n");
-    tmux.shows("40 100").await;
+    tmux.shows("30 90").await;
     tmux.keys("top\n");
     tmux.shows("PID USER").await;
     // It reads keys when it is done with its first screen.

@@ -447,3 +447,75 @@ async fn who_looks_does_not_wait_behind_who_reads_the_whole_disk() {
     let said = world.done(FileRequest::Stat { path: world.path("endless"), follow: true }).await;
     assert_eq!(said.names(), [b"endless"]);
 }
+
+/// While folders and files turn into links that lead out and back, no operation reads or changes anything outside.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_operation_is_led_out_by_links_that_are_swapped() {
+    let turns = if std::env::var_os("LANDLINE_SOAK").is_some() { 100_000 } else { 4_000 };
+    let world = world().await;
+    let secret = world.outside.path().join("f");
+    std::fs::write(&secret, "secret").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).unwrap();
+    let before = std::fs::metadata(&secret).unwrap();
+    for dir in ["real", "spare", "got"] {
+        std::fs::create_dir(world.here(dir)).unwrap();
+    }
+    std::fs::write(world.here("real/f"), "public").unwrap();
+    symlink(world.outside.path(), world.here("spare/folder")).unwrap();
+    symlink(&secret, world.here("spare/file")).unwrap();
+    let (top, done) = (world.folder.path().to_owned(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let over = done.clone();
+    let attacker = std::thread::spawn(move || {
+        let exchange = |a: &str, b: &str| {
+            let cwd = rustix::fs::CWD;
+            // What an operation removed a moment ago is made again.
+            let _ = std::fs::create_dir(top.join("real"));
+            let _ = std::fs::write(top.join("spare/new"), "public");
+            let _ = rustix::fs::renameat(cwd, top.join("spare/new"), cwd, top.join("real/g"));
+            let _ = rustix::fs::renameat_with(cwd, top.join(a), cwd, top.join(b), rustix::fs::RenameFlags::EXCHANGE);
+        };
+        for turn in 0..turns {
+            if turn % 3 == 0 { exchange("real/f", "spare/file") } else { exchange("real", "spare/folder") }
+        }
+        over.store(true, std::sync::atomic::Ordering::Release);
+    });
+    let (mut asked, mut refused) = (0, 0);
+    while !done.load(std::sync::atomic::Ordering::Acquire) {
+        for request in [
+            FileRequest::Chmod { path: world.path("real/f"), mode: 0o600 },
+            FileRequest::Touch { path: world.path("real/f"), modified_ns: Some(1) },
+            FileRequest::Copy { from: world.path("real"), to: world.path("got/copy"), recursive: true, replace: true },
+            FileRequest::Copy {
+                from: world.path("real/f"),
+                to: world.path("got/one"),
+                recursive: false,
+                replace: true,
+            },
+            FileRequest::Rename { from: world.path("got/one"), to: world.path("real/moved"), replace: true },
+            FileRequest::Remove { path: world.path("real/f"), recursive: false },
+            FileRequest::Remove { path: world.path("real"), recursive: true },
+        ] {
+            asked += 1;
+            refused += u32::from(world.ask(request).await.is_err());
+        }
+    }
+    attacker.join().unwrap();
+    let after = std::fs::metadata(&secret).unwrap();
+    assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
+    assert_eq!(
+        (before.mode(), before.mtime_nsec(), before.ctime_nsec()),
+        (after.mode(), after.mtime_nsec(), after.ctime_nsec())
+    );
+    assert_eq!(std::fs::read_dir(world.outside.path()).unwrap().count(), 2, "nothing was put outside, nothing taken");
+    let mut folders = vec![world.here("got")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() => assert_eq!(std::fs::read(entry.path()).unwrap(), b"public"),
+                _ => {}
+            }
+        }
+    }
+    eprintln!("{turns} swaps: {asked} operations, {refused} refused or beaten, no escape");
+}
