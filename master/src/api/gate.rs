@@ -18,8 +18,9 @@ use super::{
     origin::{Origin, Surface},
     problem::{Kind, Problem},
     routes::{Entry, Permit, SETUP, entry},
-    server::Peer,
+    server::{HangUp, Peer},
     state::Api,
+    unread,
 };
 use crate::{
     access::{Action, AuthError, Object, Principal, Sender, Socket, authorise},
@@ -119,8 +120,13 @@ pub(super) async fn pass(State(gate): State<Gate>, path: MatchedPath, mut reques
     if let Err(problem) = admit(&api, &caller, permit, request.method()) {
         return problem.into_response();
     }
+    let hang_up = request.extensions().get::<HangUp>().cloned().unwrap_or_default();
     request.extensions_mut().insert(caller.clone());
-    once::pass(&api, &caller, repeat, request, next).await
+    let response = once::pass(&api, &caller, repeat, request, next).await;
+    match permit {
+        Permit::Token(action) => unread::watched(api, caller, action, hang_up, response),
+        Permit::Anyone | Permit::Session => response,
+    }
 }
 
 fn admit(api: &Api, caller: &Caller, permit: Permit, method: &Method) -> Result<(), Problem> {

@@ -35,6 +35,7 @@ mod shells;
 pub mod state;
 mod tokens;
 mod tunnels;
+mod unread;
 mod web;
 mod websocket;
 

@@ -42,6 +42,16 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Ends the connection that a request came on, read or unread. In the extensions of each request; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(CancellationToken);
+
+impl HangUp {
+    pub fn now(&self) {
+        self.0.cancel();
+    }
+}
+
 /// Where requests come in.
 #[derive(Debug)]
 pub enum Listening {
@@ -157,9 +167,12 @@ pub async fn connection(
     stop: CancellationToken,
     header_within: Duration,
 ) {
+    let hang_up = HangUp::default();
+    let hung_up = hang_up.0.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(hang_up.clone());
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
@@ -173,15 +186,19 @@ pub async fn connection(
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        biased;
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let served = async {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            result = connection.as_mut() => result,
         }
-        result = connection.as_mut() => result,
     };
-    if let Err(error) = result {
-        tracing::debug!(?peer, %error, "an HTTP connection ended early");
+    match hung_up.run_until_cancelled(served).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(?peer, %error, "an HTTP connection ended early"),
+        None => tracing::debug!(?peer, "an HTTP connection was hung up"),
     }
 }
