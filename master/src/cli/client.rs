@@ -18,13 +18,20 @@ pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7800";
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connection {
     /// The master's internal API
-    #[arg(long, env = "LANDLINE_URL", default_value = DEFAULT_URL, global = true, value_name = "URL")]
+    #[arg(long, env = "LANDLINE_URL", default_value = DEFAULT_URL, global = true, value_name = "URL", help_heading = "Connection")]
     pub(crate) url: String,
     /// File with the API token, where LANDLINE_TOKEN is not set
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub(crate) token_file: Option<PathBuf>,
     /// Data folder of a master on this host, for its admin token
-    #[arg(long, env = "LANDLINE_DATA_DIR", default_value = "/var/lib/landline", global = true, value_name = "DIR")]
+    #[arg(
+        long,
+        env = "LANDLINE_DATA_DIR",
+        default_value = "/var/lib/landline",
+        global = true,
+        value_name = "DIR",
+        help_heading = "Connection"
+    )]
     pub(crate) data_dir: PathBuf,
 }
 
@@ -200,9 +207,10 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
+        let path = response.url().path().to_owned();
         let body = response.bytes().await.map_err(|error| self.cut(&error))?;
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Err(CallError::Problem(Box::new(problem))),
+            Ok(problem) => Err(CallError::Problem(Box::new(named(problem, &path)))),
             Err(_) => Err(CallError::Foreign { url: self.url.clone(), status }),
         }
     }
@@ -225,6 +233,24 @@ impl Client {
     pub(crate) fn cut(&self, error: &reqwest::Error) -> CallError {
         CallError::Cut { url: self.url.clone(), cause: root_cause(error) }
     }
+}
+
+/// The API's answer for what is not there is the same for everything (SECURITY R14); the one who asked knows for what.
+fn named(mut problem: Problem, path: &str) -> Problem {
+    let mut parts = path.trim_start_matches("/api/v1/").split('/');
+    let (Some(kind), Some(id), true) = (parts.next(), parts.next(), problem.code == "not_found") else {
+        return problem;
+    };
+    let (what, shows) = match kind {
+        "agents" => ("agent", "landline agents ls"),
+        "shells" => ("session", "landline shells ls --all"),
+        "tunnels" => ("tunnel", "landline tunnel ls"),
+        _ => return problem,
+    };
+    if !id.is_empty() {
+        problem.detail = format!("{id} is no {what} that the token covers; `{shows}` lists those; {}", problem.detail);
+    }
+    problem
 }
 
 /// The innermost cause: the layers above it repeat one another.
@@ -265,12 +291,25 @@ pub(crate) fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::problem::Kind;
 
     #[test]
     fn segments_stay_segments() {
         assert_eq!(segment("home-1.x_y"), "home-1.x_y");
         assert_eq!(segment("../tokens?x"), "..%2Ftokens%3Fx");
         assert_eq!(segment(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let problem = |kind: Kind, path: &str| named(kind.problem("not there"), path).detail;
+        let agent = problem(Kind::NotFound, "/api/v1/agents/home-9/shells");
+        assert_eq!(agent, "home-9 is no agent that the token covers; `landline agents ls` lists those; not there");
+        for (kind, path) in
+            [(Kind::NotFound, "/api/v1/tokens/x"), (Kind::Busy, "/api/v1/agents/x"), (Kind::NotFound, "/")]
+        {
+            assert_eq!(problem(kind, path), "not there");
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ enum Command {
     /// Remove files, and with -r folders
     #[command(after_help = "Example:\n  landline fs rm -r home-1:/tmp/old")]
     Rm {
+        /// Folders with everything in them
         #[arg(short = 'r', long)]
         recursive: bool,
         #[arg(required = true)]
@@ -66,7 +67,9 @@ enum Command {
     /// Move or rename
     #[command(after_help = "Example:\n  landline fs mv home-1:/tmp/a home-1:/tmp/b")]
     Mv {
+        /// AGENT:/PATH
         from: OsString,
+        /// The whole new path on the same agent
         to: OsString,
         /// Replace what is there
         #[arg(short = 'f', long)]
@@ -75,9 +78,12 @@ enum Command {
     /// Copy within one agent
     #[command(after_help = "Example:\n  landline fs cp -r home-1:/srv/www home-1:/srv/www.old")]
     Cp {
+        /// Folders with everything in them
         #[arg(short = 'r', long)]
         recursive: bool,
+        /// AGENT:/PATH
         from: OsString,
+        /// The whole path of the copy, on the same agent
         to: OsString,
         /// Replace what is there
         #[arg(short = 'f', long)]
@@ -275,10 +281,13 @@ impl Fs {
                 let limit = Some(10 * PAGE);
                 let call = FileCall { pattern: Some(pattern), ignore_case: Some(ignore_case), limit, ..at(&place) };
                 let answer = ask(c, &place, "grep", &call).await?;
+                let own = place.name().map(|name| output::shown(name.as_ref())).unwrap_or_default();
                 let lines = |answer: &FileAnswer| {
                     let lines = answer.lines.iter().flatten();
                     let line = |line: &crate::api::dto::file::FileLine| {
-                        format!("{}:{}:{}", shown(&line.name), line.number, plain(&line.text))
+                        // A file that was asked for by itself has no name below itself.
+                        let name = Some(shown(&line.name)).filter(|name| !name.is_empty());
+                        format!("{}:{}:{}", name.as_ref().unwrap_or(&own), line.number, plain(&line.text))
                     };
                     lines.map(line).collect::<Vec<_>>().join("\n")
                 };

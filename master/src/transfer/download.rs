@@ -40,7 +40,7 @@ impl Download {
         send.finish();
         let mut reader = BulkReader::new(recv);
         let begin = FrameReader::new(&mut reader, FRAME_MAX).next_within(OPENED_WITHIN).await;
-        let begin = begin.map_err(|error| TransferError::Lost(error.code()))?;
+        let begin = begin.map_err(|error| failed(error.code()))?;
         Ok(Parts { begin, reader, line, _guard })
     }
 
