@@ -2,7 +2,19 @@
 
 use std::time::Duration;
 
-use landline_tests::{api::Api, master::Master, process::resident, soak, wait::eventually};
+use landline_tests::{
+    api::Api,
+    master::Master,
+    process::resident,
+    puppet::{Puppet, PuppetLine},
+    soak,
+    wait::eventually,
+};
+use proto::{
+    exec::{Attached, End, FromExec, Outcome, ToExec},
+    net::stream::FrameStream,
+    open::{OpenReply, Opened},
+};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -176,4 +188,47 @@ async fn a_program_that_prints_for_ever_is_held_and_ends_when_it_is_told_to() {
         (api.get(&format!("/execs/{id}")).await["end_reason"] == "cancelled").then_some(())
     })
     .await;
+}
+
+/// The next stream of a played agent, answered with `first`.
+async fn played(line: &PuppetLine, first: FromExec) -> FrameStream {
+    let (_, mut stream) = PuppetLine::work(&line.connection).await.unwrap();
+    stream.send.write_frame(&OpenReply::Opened(Opened { peer: None })).await.unwrap();
+    stream.send.write_frame(&first).await.unwrap();
+    stream
+}
+
+fn attached(stdin: u64, outcome: Option<Outcome>) -> FromExec {
+    let stdin_open = outcome.is_none();
+    FromExec::Attached(Attached { pid: 1, kept_from: 0, output: 0, stdin, stdin_taken: stdin, stdin_open, outcome })
+}
+
+/// A program may end while input is on its way: what it did not get is not confirmed, and is no gap afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_comes_too_late_is_told_as_that() {
+    let (master, folder) = (Master::start().await, tempfile::tempdir().unwrap());
+    let line = Puppet::enrolled(&master.add("played").await, folder.path()).await.line().await;
+    let api = master.api();
+    api.online("played", Duration::from_secs(20)).await;
+    let start = async { Reader::start(&api, "played", json!({ "argv": ["head"], "stdin_open": true })).await };
+    let ((id, _reader), _started) = tokio::join!(start, played(&line, FromExec::Started { pid: 1 }));
+    let put = async |offset: u64| {
+        let path = format!("/execs/{id}/stdin?offset={offset}&end=false");
+        let response = api.request(Method::PUT, &path).body(vec![b'x'; 200_000]).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let over = Outcome { end: End::Exited(0), truncated: false };
+    let ends = async {
+        let mut stream = played(&line, attached(0, None)).await;
+        while stream.recv.next::<ToExec>().await.is_ok() {}
+        for last in [FromExec::StdinTaken { offset: 7970 }, FromExec::Ended(over.clone())] {
+            stream.send.write_frame(&last).await.unwrap();
+        }
+        stream.send.finish();
+        stream
+    };
+    let ((status, told), _stream) = tokio::join!(put(0), ends);
+    assert_eq!((status, &told["code"]), (409, &json!("session_over")), "{told}");
+    let ((status, told), _stream) = tokio::join!(put(200_000), played(&line, attached(7970, Some(over.clone()))));
+    assert_eq!((status, &told["code"]), (409, &json!("session_over")), "{told}");
 }

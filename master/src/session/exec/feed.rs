@@ -30,19 +30,28 @@ pub struct Feeder {
     /// The next byte that the agent lacks.
     at: u64,
     taken: u64,
+    /// The agent said that it has everything before this byte.
+    confirmed: u64,
     /// Bytes of the caller's that the agent has already.
     skip: u64,
 }
 
+/// How the agent ended the stream.
+enum Last {
+    /// Having read all of it.
+    AllRead,
+    /// With the run, whatever was still on its way.
+    RunOver,
+}
+
 impl Feeder {
     pub(super) fn new(work: WorkStream, attached: &Attached, offset: u64) -> Result<Self, FeedError> {
-        if offset > attached.stdin {
-            return Err(FeedError::Offset(attached.stdin));
-        }
         if !attached.stdin_open {
             return Err(FeedError::Closed);
         }
-        Ok(Self { work, at: attached.stdin, taken: attached.stdin_taken, skip: attached.stdin - offset })
+        let skip = attached.stdin.checked_sub(offset).ok_or(FeedError::Offset(attached.stdin))?;
+        let (at, taken) = (attached.stdin, attached.stdin_taken);
+        Ok(Self { work, at, taken, confirmed: at, skip })
     }
 
     /// Sends bytes on, waiting while the program takes nothing.
@@ -55,15 +64,19 @@ impl Feeder {
             let (piece, rest) = bytes.split_at(room.min(EXEC_PIECE_MAX).min(bytes.len()));
             if piece.is_empty() {
                 match self.work.stream.recv.next::<FromExec>().await {
-                    Ok(FromExec::StdinTaken { offset }) => self.taken = offset,
+                    Ok(FromExec::StdinTaken { offset }) => self.is_taken(offset),
                     Ok(FromExec::Ended(_)) => return Err(FeedError::Closed),
                     Ok(_) => {}
                     Err(_) => return Err(OpenError::Lost.into()),
                 }
                 continue;
             }
-            let sent = self.work.stream.send.write_frame(&ToExec::Stdin(piece.to_vec())).await;
-            sent.map_err(|_| OpenError::Lost)?;
+            if self.work.stream.send.write_frame(&ToExec::Stdin(piece.to_vec())).await.is_err() {
+                return Err(match self.last().await? {
+                    Last::RunOver => FeedError::Closed,
+                    Last::AllRead => OpenError::Lost.into(),
+                });
+            }
             self.at += piece.len() as u64;
             bytes = rest;
         }
@@ -72,18 +85,32 @@ impl Feeder {
 
     /// Waits until the agent has all of it, and says where input goes on. With `end` nothing may follow.
     pub async fn finish(mut self, end: bool) -> Result<u64, FeedError> {
-        let frames = &mut self.work.stream;
-        if end {
-            frames.send.write_frame(&ToExec::StdinEnd).await.map_err(|_| OpenError::Lost)?;
+        let send = &mut self.work.stream.send;
+        // Where it cannot be written the agent says why.
+        if !end || send.write_frame(&ToExec::StdinEnd).await.is_ok() {
+            send.finish();
         }
-        frames.send.finish();
+        match self.last().await? {
+            Last::RunOver if self.confirmed < self.at => Err(FeedError::Closed),
+            Last::RunOver | Last::AllRead => Ok(self.at),
+        }
+    }
+
+    async fn last(&mut self) -> Result<Last, OpenError> {
         loop {
-            match frames.recv.next_within::<FromExec>(CONFIRM_WITHIN).await {
-                Ok(FromExec::Ended(_)) | Err(FrameError::Ended) => return Ok(self.at),
+            match self.work.stream.recv.next_within::<FromExec>(CONFIRM_WITHIN).await {
+                Ok(FromExec::StdinTaken { offset }) => self.is_taken(offset),
+                Ok(FromExec::Ended(_)) => return Ok(Last::RunOver),
                 Ok(_) => {}
-                Err(FrameError::TooSlow(within)) => return Err(OpenError::TooSlow(within).into()),
-                Err(_) => return Err(OpenError::Lost.into()),
+                Err(FrameError::Ended) => return Ok(Last::AllRead),
+                Err(FrameError::TooSlow(within)) => return Err(OpenError::TooSlow(within)),
+                Err(_) => return Err(OpenError::Lost),
             }
         }
+    }
+
+    fn is_taken(&mut self, offset: u64) {
+        self.taken = offset;
+        self.confirmed = self.confirmed.max(offset);
     }
 }
