@@ -44,3 +44,4 @@ mod transfers;
 mod tunnel_bytes;
 mod tunnel_limits;
 mod tunnel_lives;
+mod unread;
