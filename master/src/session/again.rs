@@ -1,4 +1,4 @@
-//! Taking up again what runs on an agent whose line was lost.
+//! Trying again: taking up what runs on an agent whose line was lost, and writing what the database did not take.
 
 use std::time::Duration;
 
@@ -10,6 +10,15 @@ use crate::fleet::{Fleet, LinkState, OpenError, WorkStream};
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Between attempts on a line that is there and does not do.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Between attempts to write the end of a session while the database is away, in ms. What ended together does not come back
+/// together.
+const WRITE_AGAIN_MS: std::ops::Range<u64> = 1_000..3_000;
+
+/// Waits before an end is written again.
+pub(super) async fn before_writing() {
+    tokio::time::sleep(Duration::from_millis(rand::random_range(WRITE_AGAIN_MS))).await;
+}
 
 /// Waits for the agent, however long, and opens `operation` on its line. Fails with what another attempt would not change:
 /// the agent was suspended or removed, does not have the session, or will not give it. Dropping the future leaves nothing.

@@ -37,7 +37,10 @@ use sqlx::{
     any::{AnyQueryResult, AnyRow},
     pool::PoolConnection,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
 
 pub use error::StoreError;
 pub use open::OpenError;
@@ -53,6 +56,8 @@ use sql::Sql;
 const OPERATION_WITHIN: Duration = Duration::from_millis(900);
 /// Time for an enrolment: 200 machines may come with one token at once, and the handshake has ten seconds.
 const ENROLMENT_WITHIN: Duration = Duration::from_secs(5);
+/// Ends of sessions that are written at once: hundreds may end in one moment, and callers' writes stand in the same queue.
+const ENDS_AT_ONCE: usize = 4;
 /// Time for work nobody waits for: pruning, verifying, the start.
 const MAINTENANCE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -60,6 +65,7 @@ const MAINTENANCE_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Store {
     pools: Arc<Pools>,
+    ends: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -135,6 +141,12 @@ impl Store {
         self.pools.read.close().await;
         self.pools.background.close().await;
         self.pools.write.close().await;
+    }
+
+    /// A place among the ends that are written; busy where none comes free in time.
+    async fn ending(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let place = timeout_at(Instant::now() + OPERATION_WITHIN, self.ends.acquire()).await;
+        place.ok().and_then(Result::ok).ok_or(StoreError::Busy)
     }
 
     /// A transaction whose commit is on disk when it returns.

@@ -15,9 +15,9 @@ use sqlx::{
     AnyConnection, AnyPool, Executor,
     any::{AnyPoolOptions, install_default_drivers},
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Engine, MAINTENANCE_WITHIN, Pools, Store, migrations};
+use super::{ENDS_AT_ONCE, Engine, MAINTENANCE_WITHIN, Pools, Store, migrations};
 use crate::{config::Database, metrics::Metrics};
 
 /// Connections for reading; SQLite's readers never wait for its writers.
@@ -69,7 +69,7 @@ impl Store {
             }
         };
         let pools = timeout(MAINTENANCE_WITHIN, opening).await.map_err(|_| OpenError::TimedOut)??;
-        Ok(Self { pools: Arc::new(pools), metrics })
+        Ok(Self { pools: Arc::new(pools), ends: Arc::new(Semaphore::new(ENDS_AT_ONCE)), metrics })
     }
 }
 

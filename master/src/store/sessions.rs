@@ -62,7 +62,8 @@ impl Sessions<'_> {
         write.commit_audited(audit).await
     }
 
-    /// False if it is not there or ended before: the first end counts.
+    /// False if it is not there or ended before: the first end counts. Few are written at once, whatever ends together;
+    /// the others wait, and are told within two seconds that the store is busy.
     pub async fn end(
         &self,
         id: Uuid,
@@ -71,6 +72,7 @@ impl Sessions<'_> {
         detail: &Value,
         audit: &AuditEntry,
     ) -> Result<bool, StoreError> {
+        let _place = self.0.ending().await?;
         let mut write = self.0.write("sessions.end").await?;
         let sql = Sql::new(
             "UPDATE sessions SET ended_at_ms = $1, end_reason = $2, detail = $3 WHERE id = $4 AND ended_at_ms IS NULL",

@@ -7,7 +7,7 @@ use proto::{
     exec::{FromExec, Outcome},
 };
 
-use super::{About, Execs, Stdin, WRITE_AGAIN, stream::Stream};
+use super::{About, Execs, Stdin, stream::Stream};
 use crate::session::again::{self, ANSWER_WITHIN};
 
 impl Execs {
@@ -20,7 +20,7 @@ impl Execs {
                     Ok(outcome) => execs.ended(&about, &outcome).await,
                     Err(code) => {
                         while !execs.over(&about, &Self::unknown(code), None).await {
-                            tokio::time::sleep(WRITE_AGAIN).await;
+                            again::before_writing().await;
                         }
                     }
                 }

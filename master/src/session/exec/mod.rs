@@ -45,8 +45,6 @@ use crate::{
 
 /// Time for the agent to say how an exec stands.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// Between attempts to write the end of an exec while the database is away.
-const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why an exec did not start, or cannot be come back to.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +200,7 @@ impl Execs {
             self.tasks.spawn(async move {
                 let writing = async {
                     while !execs.over(&about, &ended, Some(truncated)).await {
-                        tokio::time::sleep(WRITE_AGAIN).await;
+                        again::before_writing().await;
                     }
                 };
                 execs.stop.run_until_cancelled(writing).await;

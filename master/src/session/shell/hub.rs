@@ -34,8 +34,6 @@ use crate::{
 
 /// Recordings are made durable this often while they grow.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Between attempts to write the end of a session while the database is away.
-const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Time for the agent to end a session that may not go on.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
@@ -101,7 +99,7 @@ impl Hub {
         if !recorded {
             stop.run_until_cancelled(async {
                 while !self.record_end(&ended).await {
-                    tokio::time::sleep(WRITE_AGAIN).await;
+                    again::before_writing().await;
                 }
             })
             .await;

@@ -8,12 +8,12 @@ use super::*;
 use crate::{
     events::Event,
     store::{
-        Page,
+        Page, StoreError,
         events::EventFilter,
         idempotency::{Begun, Keyed},
         retention::{Pruned, Retention},
         sessions::{SessionFilter, SessionKind, SessionRow},
-        testing::on_both,
+        testing::{on_both, sqlite},
         tokens::ApiToken,
     },
 };
@@ -110,6 +110,55 @@ async fn a_keyed_request_is_done_once() {
     .await;
 }
 
+fn shell(number: u128) -> SessionRow {
+    SessionRow {
+        id: uuid::Uuid::from_u128(number),
+        kind: SessionKind::Shell,
+        agent_id: id("a"),
+        owner: "token:t".into(),
+        created_at_ms: NOW,
+        ended_at_ms: None,
+        end_reason: None,
+        detail: json!({"cols": 80}),
+    }
+}
+
+#[tokio::test]
+async fn a_caller_does_not_queue_behind_all_the_sessions_that_end_together() {
+    let (_dir, store) = sqlite().await;
+    add(&store, "a", &[]).await;
+    for number in 1..=100 {
+        store.sessions().begin(&shell(number), &entry("shell.start")).await.unwrap();
+    }
+    let held = store.write("test").await.unwrap();
+    let mut ends = tokio::task::JoinSet::new();
+    for number in 1..=100 {
+        let store = store.clone();
+        ends.spawn(async move {
+            let (id, detail, audit) = (shell(number).id, json!({}), entry("shell.end"));
+            store.sessions().end(id, NOW + 2, "exited", &detail, &audit).await
+        });
+    }
+    // Everybody stands in the queue before the connection comes free.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(held);
+    };
+    let (caller, audit) = (token(1), entry("token.create"));
+    let writes = store.tokens();
+    let (written, ()) = tokio::join!(writes.add(&caller, &audit), release);
+    written.unwrap();
+    let before = 100 - store.sessions().open().await.unwrap().len();
+    assert!(before < 50, "{before} ends went first");
+    while let Some(end) = ends.join_next().await {
+        // Who found no place in time comes again.
+        assert!(matches!(end.unwrap(), Ok(true) | Err(StoreError::Busy)));
+    }
+}
+
 #[tokio::test]
 async fn retention_removes_the_old_and_only_the_old() {
     on_both(async |store| {
@@ -119,16 +168,7 @@ async fn retention_removes_the_old_and_only_the_old() {
         store.tokens().add(&token(1), &entry("token.create")).await.unwrap();
         store.tokens().add(&ApiToken { expires_at_ms: None, ..token(2) }, &entry("token.create")).await.unwrap();
         store.idempotency().begin(&Keyed { owner: "t", key: "k", request_sha256: [1; 32] }, NOW).await.unwrap();
-        let shell = SessionRow {
-            id: uuid::Uuid::from_u128(1),
-            kind: SessionKind::Shell,
-            agent_id: id("a"),
-            owner: "token:t".into(),
-            created_at_ms: NOW,
-            ended_at_ms: None,
-            end_reason: None,
-            detail: json!({"cols": 80}),
-        };
+        let shell = shell(1);
         store.sessions().begin(&shell, &entry("shell.start")).await.unwrap();
         let running = SessionRow { id: uuid::Uuid::from_u128(2), created_at_ms: NOW + 1, ..shell.clone() };
         store.sessions().begin(&running, &entry("shell.start")).await.unwrap();
