@@ -7,15 +7,16 @@ pub fn listening(range: std::ops::RangeInclusive<u16>) -> BTreeSet<u16> {
     rows().filter(|row| row.state == "0A" && range.contains(&row.local)).map(|row| row.local).collect()
 }
 
-/// Whether the socket at `local` that talks to `remote` is open both ways.
-pub fn established(local: u16, remote: u16) -> bool {
-    rows().any(|row| row.state == "01" && (row.local, row.remote) == (local, remote))
+/// Bytes that wait in the socket at `local` for `remote`; `None` where it is not open both ways.
+pub fn unsent(local: u16, remote: u16) -> Option<u64> {
+    rows().find(|row| row.state == "01" && (row.local, row.remote) == (local, remote)).map(|row| row.unsent)
 }
 
 struct Row {
     local: u16,
     remote: u16,
     state: String,
+    unsent: u64,
 }
 
 fn rows() -> impl Iterator<Item = Row> {
@@ -30,7 +31,9 @@ fn row(line: &str) -> Option<Row> {
     let mut fields = line.split_whitespace().skip(1);
     let mut port = || u16::from_str_radix(fields.next()?.rsplit(':').next()?, 16).ok();
     let (local, remote) = (port()?, port()?);
-    Some(Row { local, remote, state: fields.next()?.to_owned() })
+    let (state, queues) = (fields.next()?.to_owned(), fields.next()?);
+    let unsent = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
+    Some(Row { local, remote, state, unsent })
 }
 
 /// Open descriptors of a process.
