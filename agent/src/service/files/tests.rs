@@ -448,6 +448,32 @@ async fn who_looks_does_not_wait_behind_who_reads_the_whole_disk() {
     assert_eq!(said.names(), [b"endless"]);
 }
 
+/// One turn of an attacker: a file, or else a folder, changes places with a link to its aim. What operations removed a
+/// moment ago is made again. It follows no link itself, so that whatever happens outside was an operation's doing.
+fn swap(top: &Path, [outside, secret]: &[std::path::PathBuf; 2], file: bool) {
+    use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat, renameat_with};
+    let (real, folder, link) = (top.join("real"), top.join("spare/folder"), top.join("spare/file"));
+    let _ = std::fs::create_dir(&real);
+    if !real.is_symlink() && !folder.is_symlink() {
+        let _ = std::fs::remove_dir_all(&folder);
+        let _ = symlink(outside, &folder);
+    }
+    let Ok(inside) = openat(CWD, &real, OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else {
+        let _ = renameat_with(CWD, &real, CWD, &folder, RenameFlags::EXCHANGE);
+        return;
+    };
+    for name in ["f", "g"] {
+        let _ = std::fs::write(top.join("spare/new"), "public");
+        let _ = renameat_with(CWD, top.join("spare/new"), &inside, name, RenameFlags::NOREPLACE);
+    }
+    let _ = symlink(secret, top.join("spare/fresh"));
+    let _ = renameat(CWD, top.join("spare/fresh"), CWD, &link);
+    let _ = match file {
+        true => renameat_with(&inside, "f", CWD, &link, RenameFlags::EXCHANGE),
+        false => renameat_with(CWD, &real, CWD, &folder, RenameFlags::EXCHANGE),
+    };
+}
+
 /// While folders and files turn into links that lead out and back, no operation reads or changes anything outside.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_operation_is_led_out_by_links_that_are_swapped() {
@@ -464,18 +490,10 @@ async fn no_operation_is_led_out_by_links_that_are_swapped() {
     symlink(world.outside.path(), world.here("spare/folder")).unwrap();
     symlink(&secret, world.here("spare/file")).unwrap();
     let (top, done) = (world.folder.path().to_owned(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
-    let over = done.clone();
+    let (over, aims) = (done.clone(), [world.outside.path().to_owned(), secret.clone()]);
     let attacker = std::thread::spawn(move || {
-        let exchange = |a: &str, b: &str| {
-            let cwd = rustix::fs::CWD;
-            // What an operation removed a moment ago is made again.
-            let _ = std::fs::create_dir(top.join("real"));
-            let _ = std::fs::write(top.join("spare/new"), "public");
-            let _ = rustix::fs::renameat(cwd, top.join("spare/new"), cwd, top.join("real/g"));
-            let _ = rustix::fs::renameat_with(cwd, top.join(a), cwd, top.join(b), rustix::fs::RenameFlags::EXCHANGE);
-        };
         for turn in 0..turns {
-            if turn % 3 == 0 { exchange("real/f", "spare/file") } else { exchange("real", "spare/folder") }
+            swap(&top, &aims, turn % 3 == 0);
         }
         over.store(true, std::sync::atomic::Ordering::Release);
     });
@@ -512,7 +530,8 @@ async fn no_operation_is_led_out_by_links_that_are_swapped() {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             match entry.file_type().unwrap() {
                 kind if kind.is_dir() => folders.push(entry.path()),
-                kind if kind.is_file() => assert_eq!(std::fs::read(entry.path()).unwrap(), b"public"),
+                // A copy that was beaten on its way has nothing of the file yet.
+                kind if kind.is_file() => assert!(b"public".starts_with(&std::fs::read(entry.path()).unwrap())),
                 _ => {}
             }
         }
