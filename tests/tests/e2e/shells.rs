@@ -51,8 +51,11 @@ async fn a_hundred_mebibytes_arrive_and_an_interrupt_is_felt_at_once() {
     let master = Master::start().await;
     let _agent = master.agent("desk").await;
     let api = master.api();
-    let id = open(&api, "desk", "stty -opost; head -c 104857600 /dev/zero | tr '\\0' x; echo done").await;
+    let id =
+        open(&api, "desk", "stty -opost -echo; read go; head -c 104857600 /dev/zero | tr '\\0' x; echo done").await;
     let mut terminal = Terminal::attach(&api, &id, "offset=0").await.unwrap();
+    // What is printed before anybody looks is kept to a mebibyte only.
+    terminal.send(b"\n").await;
     let started = Instant::now();
     assert_eq!(terminal.exit().await["code"], 0);
     assert_eq!((terminal.shown.len(), terminal.lost), (100 * MIB + 5, 0));
@@ -274,8 +277,13 @@ async fn vim_top_less_and_a_detached_session_look_right_in_tmux() {
     tmux.keys("g");
     tmux.shows("this is line 29").await;
     tmux.keys("q");
-    tmux.keys("clear; stty size\n");
-    tmux.shows("30 90").await;
+    // What is typed while less gives the terminal back is dropped.
+    eventually(Duration::from_secs(15), "the new size is known", || async {
+        tmux.keys("clear; stty size\n");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tmux.screen().contains("30 90").then_some(())
+    })
+    .await;
     tmux.keys("top\n");
     tmux.shows("PID USER").await;
     // It reads keys when it is done with its first screen.
