@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use reqwest::{Method, Response, header, redirect::Policy};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{client::IntoClientRequest as _, http::Request};
 
 use crate::master::Master;
 
@@ -60,12 +61,27 @@ impl Visitor {
         format!("http://{}", self.host)
     }
 
+    /// Its cookies as the header has them.
+    pub fn cookie_header(&self) -> String {
+        let cookies = self.cookies.lock().expect("the cookies");
+        cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
     /// A request with this browser's cookies, not yet sent.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let cookies = self.cookies.lock().expect("the cookies");
-        let pairs: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies = self.cookie_header();
         let request = self.http.request(method, format!("{}{path}", self.address)).header(header::HOST, &self.host);
-        if pairs.is_empty() { request } else { request.header(header::COOKIE, pairs.join("; ")) }
+        if cookies.is_empty() { request } else { request.header(header::COOKIE, cookies) }
+    }
+
+    /// The opening of a WebSocket, as a page of `origin` would ask for it.
+    pub fn websocket(&self, path: &str, origin: &str) -> Request<()> {
+        let url = format!("{}{path}", self.address.replace("http://", "ws://"));
+        let mut request = url.into_client_request().expect("an address");
+        for (name, value) in [("host", self.host.as_str()), ("cookie", &self.cookie_header()), ("origin", origin)] {
+            request.headers_mut().insert(name, value.parse().expect("a value"));
+        }
+        request
     }
 
     /// Sends and keeps the cookies of the answer.

@@ -37,17 +37,63 @@ impl Nginx {
         }
         std::fs::write(path.join("www/index.html"), "behind the agent\n").expect("a page");
         make_certificate(path);
-        std::fs::write(path.join("nginx.conf"), configuration(path, port)).expect("a configuration");
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(path.join("nginx.conf")).arg("-e").arg(path.join("error.log")).arg("-p").arg(path);
-        let process = Process::start(command, &path.join("nginx.out"));
-        until(Duration::from_secs(10), "nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())
-            .await;
+        let process = run_nginx(path, port, &site(path, port)).await;
         Self { port, folder, _process: process }
     }
 
     pub fn www(&self) -> PathBuf {
         self.folder.path().join("www")
+    }
+}
+
+/// nginx as a proxy in plain HTTP before an [`Nginx`]: it keeps its connections to it, as the gateway does.
+#[derive(Debug)]
+pub struct NginxProxy {
+    pub port: u16,
+    _folder: TempDir,
+    _process: Process,
+}
+
+impl NginxProxy {
+    pub async fn start(site: &Nginx) -> Self {
+        let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
+        let server = format!(
+            "upstream site {{ server 127.0.0.1:{}; keepalive 32; keepalive_requests 1000000; }}
+             server {{
+               listen 127.0.0.1:{port};
+               location / {{
+                 proxy_pass https://site; proxy_http_version 1.1; proxy_set_header Connection \"\";
+                 proxy_set_header Host 127.0.0.1:{}; proxy_ssl_verify off;
+               }}
+             }}",
+            site.port, site.port
+        );
+        let process = run_nginx(folder.path(), port, &server).await;
+        Self { port, _folder: folder, _process: process }
+    }
+}
+
+/// A server of many years ago: TLS 1.1 is the best it speaks.
+#[derive(Debug)]
+pub struct OldTls {
+    pub port: u16,
+    _folder: TempDir,
+    _process: Process,
+}
+
+impl OldTls {
+    pub async fn start() -> Self {
+        let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
+        make_certificate(folder.path());
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-quiet", "-www", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]);
+        // Without the system's configuration, which forbids what this is for.
+        command.args(["-accept", &format!("127.0.0.1:{port}")]).env("OPENSSL_CONF", "/dev/null");
+        command.arg("-cert").arg(folder.path().join("cert.pem")).arg("-key").arg(folder.path().join("key.pem"));
+        let process = Process::start(command, &folder.path().join("openssl.out"));
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        until(Duration::from_secs(10), "the old server listens", listens).await;
+        Self { port, _folder: folder, _process: process }
     }
 }
 
@@ -64,7 +110,28 @@ fn make_certificate(folder: &Path) {
     assert!(status.success(), "openssl made no certificate");
 }
 
-fn configuration(folder: &Path, port: u16) -> String {
+async fn run_nginx(path: &Path, port: u16, servers: &str) -> Process {
+    std::fs::write(path.join("nginx.conf"), configuration(path, servers)).expect("a configuration");
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(path.join("nginx.conf")).arg("-e").arg(path.join("error.log")).arg("-p").arg(path);
+    let process = Process::start(command, &path.join("nginx.out"));
+    until(Duration::from_secs(10), "nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    process
+}
+
+fn site(folder: &Path, port: u16) -> String {
+    let folder = folder.display();
+    format!(
+        "server {{
+           listen 127.0.0.1:{port} ssl; ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
+           root {folder}/www;
+           location /nothing {{ return 204; }}
+           location /upload/ {{ dav_methods PUT; }}
+         }}"
+    )
+}
+
+fn configuration(folder: &Path, servers: &str) -> String {
     let folder = folder.display();
     // The workers run as the user of the test, root included: the folder is private to it.
     format!(
@@ -73,13 +140,8 @@ fn configuration(folder: &Path, port: u16) -> String {
          http {{
            access_log off; client_max_body_size 0; client_body_temp_path {folder}/tmp; sendfile on; tcp_nodelay on;
            proxy_temp_path {folder}/tmp/p; fastcgi_temp_path {folder}/tmp/f; uwsgi_temp_path {folder}/tmp/u;
-           scgi_temp_path {folder}/tmp/s;
-           server {{
-             listen 127.0.0.1:{port} ssl; ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
-             root {folder}/www;
-             location /nothing {{ return 204; }}
-             location /upload/ {{ dav_methods PUT; }}
-           }}
+           scgi_temp_path {folder}/tmp/s; keepalive_requests 1000000;
+           {servers}
          }}\n"
     )
 }

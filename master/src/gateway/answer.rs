@@ -16,10 +16,22 @@ use super::{
     trouble::Trouble,
 };
 
-/// What would bind browsers beyond this origin or this tunnel: the first promises TLS for names that are not the target's,
-/// the others lead to addresses that only the target's network knows, or report there.
-const DROPPED: [&str; 6] =
-    ["strict-transport-security", "public-key-pins", "alt-svc", "expect-ct", "clear-site-data", "proxy-support"];
+/// What would bind browsers beyond this origin or this tunnel: promises of TLS for names that are not the target's,
+/// addresses that only the target's network knows, reports to there; and what takes the window from the dashboard that
+/// opened it, which would see it closed and close the tunnel.
+const DROPPED: [&str; 11] = [
+    "strict-transport-security",
+    "public-key-pins",
+    "expect-ct",
+    "alt-svc",
+    "proxy-support",
+    "clear-site-data",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "cross-origin-opener-policy",
+    "cross-origin-opener-policy-report-only",
+];
 /// What of `Clear-Site-Data` concerns this origin alone. `cookies` would clear those of every sibling.
 const CLEARABLE: [&str; 3] = ["\"cache\"", "\"storage\"", "\"executionContexts\""];
 

@@ -9,6 +9,8 @@ use super::host::Site;
 const SECURE_NAME: &str = "__Host-landline-visit";
 /// Over plain HTTP to a name of the network.
 const PLAIN_NAME: &str = "landline-visit";
+/// Cookies under our name that are looked at.
+const SECRETS_MAX: usize = 8;
 /// No cookie of the target's may begin like this, in any spelling.
 const RESERVED: [&str; 2] = ["__host-landline", "landline-"];
 
@@ -26,9 +28,10 @@ pub(super) fn set_visit(secret: &SecretString, site: &Site) -> HeaderValue {
     value
 }
 
-/// The secret of the visit that a request shows.
-pub(super) fn visit_secret<'a>(headers: &'a HeaderMap, site: &Site) -> Option<&'a str> {
-    pairs(headers).find(|(found, _)| *found == name(site)).map(|(_, value)| value)
+/// The secrets that a request shows for its visit: over plain HTTP a sibling's script may have set one beside ours.
+pub(super) fn visit_secrets<'a>(headers: &'a HeaderMap, site: &Site) -> impl Iterator<Item = &'a str> {
+    let ours = name(site);
+    pairs(headers).filter(move |(found, _)| *found == ours).map(|(_, value)| value).take(SECRETS_MAX)
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
@@ -118,8 +121,8 @@ mod tests {
     fn ours_is_found_and_never_passed_on() {
         let cookies = ["a=1; __Host-landline-visit=secret; b=2=3", "__host-LANDLINE-x=y", "c"];
         let mut headers = headers(header::COOKIE, &cookies);
-        assert_eq!(visit_secret(&headers, &secure(true)), Some("secret"));
-        assert_eq!(visit_secret(&headers, &secure(false)), None);
+        assert_eq!(visit_secrets(&headers, &secure(true)).collect::<Vec<_>>(), ["secret"]);
+        assert_eq!(visit_secrets(&headers, &secure(false)).next(), None);
         strip_ours(&mut headers);
         assert_eq!(texts(&headers, header::COOKIE), ["a=1; b=2=3", "c"]);
     }

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Method, header},
 };
 
-use super::{Inner, Site, trouble::Trouble};
+use super::{Inner, Site, trouble::Trouble, upgrade};
 use crate::{
     access::{Action, AuthError, Object, authorise},
     clock::unix_ms,
@@ -29,9 +29,10 @@ pub(super) fn not_from_a_sibling(request: &Request, site: &Site, ours: &Origin) 
         Some("cross-site") if !is_navigation(request) => return Err(Trouble::Sibling),
         _ => {}
     }
-    match origin(headers) {
-        Some(origin) if site.strip(origin).is_none() && is_ours(origin, ours) => Err(Trouble::Sibling),
-        _ => Ok(()),
+    match origin(headers).filter(|origin| site.strip(origin).is_none()) {
+        // What a form sends is the target's to judge; a WebSocket's target often judges nothing.
+        Some(origin) if is_ours(origin, ours) || upgrade::wanted(request) => Err(Trouble::Sibling),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -130,7 +131,11 @@ mod tests {
         assert!(check(Method::GET, &navigation));
         assert!(!check(Method::POST, &navigation));
         assert!(!check(Method::GET, &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]));
-        // A foreign origin is the target's to judge.
+        // A foreign origin is the target's to judge, but for WebSockets.
         assert!(check(Method::POST, &[("origin", "https://evil.example")]));
+        let upgrade =
+            |origin| check(Method::GET, &[("connection", "Upgrade"), ("upgrade", "websocket"), ("origin", origin)]);
+        assert!(upgrade(&own));
+        assert!(!upgrade("https://evil.example") && !upgrade("null") && !upgrade(sibling));
     }
 }

@@ -127,8 +127,8 @@ impl Inner {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) || !request.uri().path().starts_with('/') {
             return Err(Trouble::Method);
         }
-        let visit = cookies::visit_secret(request.headers(), site)
-            .and_then(|secret| self.parts.visits.find(site.tunnel, secret))
+        let visit = cookies::visit_secrets(request.headers(), site)
+            .find_map(|secret| self.parts.visits.find(site.tunnel, secret))
             .ok_or(Trouble::NoVisit)?;
         self.may(&visit).await?;
         self.carry(site, asker, visit, request).await

@@ -1,6 +1,6 @@
 //! Connections that stop being HTTP: a WebSocket's bytes go both ways untouched, until either end or the visit is over.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,12 +10,16 @@ use axum::{
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::{Inner, outward::strip_hop, trouble::Trouble};
 use crate::tunnel::{presence::Present, visits::Visit};
 
-/// Bytes held in each direction.
-const BUFFER: usize = 16 * 1024;
+/// After one side ended, the other has this long: a target that never hangs up must not count as somebody who looks.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Whether a request asks to leave HTTP.
 pub(super) fn wanted(request: &Request) -> bool {
@@ -42,9 +46,7 @@ impl Inner {
             let _held = (permit, presence);
             let joined = async {
                 let Ok((browser, target)) = tokio::try_join!(browser, target) else { return };
-                let (mut browser, mut target) = (TokioIo::new(browser), TokioIo::new(target));
-                // How it ends is between browser and target.
-                let _ = tokio::io::copy_bidirectional_with_sizes(&mut browser, &mut target, BUFFER, BUFFER).await;
+                join(TokioIo::new(browser), TokioIo::new(target)).await;
             };
             tokio::select! {
                 biased;
@@ -55,6 +57,22 @@ impl Inner {
         });
         Ok(agreement(response.headers()))
     }
+}
+
+/// Carries bytes both ways. How it ends is between browser and target.
+async fn join(browser: impl AsyncRead + AsyncWrite, target: impl AsyncRead + AsyncWrite) {
+    let ((from_browser, to_browser), (from_target, to_target)) = (tokio::io::split(browser), tokio::io::split(target));
+    let (up, down) = (pour(from_browser, to_target), pour(from_target, to_browser));
+    let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+    let _ = tokio::select! {
+        () = &mut up => timeout(LINGER, down).await,
+        () = &mut down => timeout(LINGER, up).await,
+    };
+}
+
+async fn pour(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+    let _ = to.shutdown().await;
 }
 
 fn agreement(headers: &HeaderMap) -> Response {

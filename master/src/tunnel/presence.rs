@@ -39,7 +39,8 @@ struct Seen {
     holders: HashSet<u64>,
     /// Requests and streams under way.
     active: u64,
-    last_request: Instant,
+    begun: Instant,
+    ended: Instant,
     left: Option<Left>,
     beaten: Option<Instant>,
 }
@@ -69,7 +70,7 @@ pub struct Present {
 
 impl Seen {
     fn new(now: Instant) -> Self {
-        Self { holders: HashSet::new(), active: 0, last_request: now, left: None, beaten: None }
+        Self { holders: HashSet::new(), active: 0, begun: now, ended: now, left: None, beaten: None }
     }
 
     /// Whether the tunnel shall be closed now.
@@ -78,9 +79,14 @@ impl Seen {
         if !self.holders.is_empty() || self.active > 0 {
             return false;
         }
-        let quiet = now.duration_since(self.last_request) >= QUIET && now.duration_since(left.at) >= QUIET;
-        let unused_since = self.last_request <= left.at;
+        // What only ended since was the closed window's own: it tells of nobody else.
+        let unused_since = self.begun <= left.at;
+        let quiet = self.is_quiet(now) && now.duration_since(left.at) >= QUIET;
         quiet || (left.let_go && unused_since && now.duration_since(left.at) >= GRACE)
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        now.duration_since(self.begun.max(self.ended)) >= QUIET
     }
 
     /// Whether somebody looks, so that its heartbeat is due.
@@ -91,10 +97,7 @@ impl Seen {
 
     /// Nothing is to be remembered.
     fn is_idle(&self, now: Instant) -> bool {
-        self.holders.is_empty()
-            && self.active == 0
-            && self.left.is_none()
-            && now.duration_since(self.last_request) >= QUIET
+        self.holders.is_empty() && self.active == 0 && self.left.is_none() && self.is_quiet(now)
     }
 }
 
@@ -114,7 +117,7 @@ impl Presence {
         let now = Instant::now();
         let mut seen = self.seen.entry(tunnel).or_insert_with(|| Seen::new(now));
         seen.active += 1;
-        seen.last_request = now;
+        seen.begun = now;
         drop(seen);
         Present { presence: self.clone(), tunnel }
     }
@@ -200,7 +203,7 @@ impl Drop for Present {
     fn drop(&mut self) {
         if let Some(mut seen) = self.presence.seen.get_mut(&self.tunnel) {
             seen.active = seen.active.saturating_sub(1);
-            seen.last_request = Instant::now();
+            seen.ended = Instant::now();
         }
     }
 }
@@ -209,30 +212,29 @@ impl Drop for Present {
 mod tests {
     use super::*;
 
-    fn seen(left: Option<(u64, bool)>, last_request: u64, active: u64) -> (Seen, Instant) {
+    /// When a tunnel is closed whose holder left at a second, and whose last request began and ended at others.
+    fn abandoned_at(left: Option<(u64, bool)>, (begun, ended): (u64, u64), active: u64) -> Option<u64> {
         let base = Instant::now();
         let at = |s: u64| base + Duration::from_secs(s);
         let left = left.map(|(s, let_go)| Left { at: at(s), let_go });
-        (Seen { active, left, last_request: at(last_request), ..Seen::new(base) }, base)
-    }
-
-    fn abandoned_at(left: Option<(u64, bool)>, last_request: u64, active: u64) -> Option<u64> {
-        let (seen, base) = seen(left, last_request, active);
-        (0..100).find(|s| seen.is_abandoned(base + Duration::from_secs(*s)))
+        let seen = Seen { active, left, begun: at(begun), ended: at(ended), ..Seen::new(base) };
+        (0..100).find(|s| seen.is_abandoned(at(*s)))
     }
 
     #[test]
     fn a_window_let_go_ends_it_after_the_grace_and_a_reload_does_not() {
-        assert_eq!(abandoned_at(Some((20, true)), 19, 0), Some(24));
+        assert_eq!(abandoned_at(Some((20, true)), (19, 19), 0), Some(24));
+        // A stream of the closed window ended with it, a little late.
+        assert_eq!(abandoned_at(Some((20, true)), (5, 22), 0), Some(24));
         // A request came after: somebody reloaded, or another window is open.
-        assert_eq!(abandoned_at(Some((20, true)), 22, 0), Some(32));
-        assert_eq!(abandoned_at(Some((20, true)), 19, 1), None);
+        assert_eq!(abandoned_at(Some((20, true)), (22, 22), 0), Some(32));
+        assert_eq!(abandoned_at(Some((20, true)), (19, 19), 1), None);
     }
 
     #[test]
     fn a_dashboard_that_died_leaves_it_to_the_requests() {
-        assert_eq!(abandoned_at(Some((20, false)), 5, 0), Some(30));
-        assert_eq!(abandoned_at(Some((20, false)), 25, 0), Some(35));
-        assert_eq!(abandoned_at(None, 5, 0), None);
+        assert_eq!(abandoned_at(Some((20, false)), (5, 5), 0), Some(30));
+        assert_eq!(abandoned_at(Some((20, false)), (5, 25), 0), Some(35));
+        assert_eq!(abandoned_at(None, (5, 5), 0), None);
     }
 }

@@ -24,7 +24,8 @@ const PIECE: usize = 64 * 1024;
 
 pub(super) async fn answer(request: Request<Incoming>, state: &State) -> Answer {
     match request.uri().path() {
-        "/ws" => websocket(request),
+        "/ws" => websocket(request, false),
+        "/deaf" => websocket(request, true),
         "/events" => events(&state.name),
         "/upload" => upload(request).await,
         "/trailers" => trailers(),
@@ -32,14 +33,17 @@ pub(super) async fn answer(request: Request<Incoming>, state: &State) -> Answer 
     }
 }
 
-/// Echoes what it is sent and ticks meanwhile.
-fn websocket(mut request: Request<Incoming>) -> Answer {
+/// Echoes what it is sent and ticks meanwhile; a deaf one does neither, and never hangs up.
+fn websocket(mut request: Request<Incoming>, deaf: bool) -> Answer {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned() else {
         return text(StatusCode::BAD_REQUEST, "this is a WebSocket");
     };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
+        if deaf {
+            return std::future::pending().await;
+        }
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         let mut ticks = tokio::time::interval(TICK);
         let mut count = 0_u64;

@@ -1,22 +1,23 @@
 //! A site that behaves as firewalls' own web interfaces do: HTTPS under a certificate nobody knows, a login form with a
 //! hidden token, absolute redirects, and checks of Host, Origin and Referer. And one that misbehaves on request.
 
+mod answers;
 mod live;
 mod login;
 mod odd;
 
 use std::{
     collections::HashSet,
-    convert::Infallible,
     io::Cursor,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::{Method, Request, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
@@ -27,12 +28,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::answers::{Answer, Body, full, html, redirect, text, with_type};
 use crate::wait::eventually;
 
 pub use login::{PASSWORD, USER};
-
-type Body = BoxBody<Bytes, std::io::Error>;
-type Answer = Response<Body>;
 
 /// A running site; dropping it closes its listener and every connection.
 #[derive(Debug)]
@@ -40,6 +39,7 @@ pub struct FirewallSite {
     pub port: u16,
     /// Of its certificate, hex; empty where it speaks plain HTTP.
     pub sha256: String,
+    state: Arc<State>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -51,6 +51,7 @@ struct State {
     authorities: Vec<String>,
     csrf: String,
     sessions: Mutex<HashSet<String>>,
+    requests: AtomicU64,
 }
 
 impl FirewallSite {
@@ -92,9 +93,15 @@ impl FirewallSite {
             authorities: vec![format!("127.0.0.1:{port}"), format!("localhost:{port}")],
             csrf: hex::encode(rand::random::<[u8; 16]>()),
             sessions: Mutex::default(),
+            requests: AtomicU64::new(0),
         });
-        let task = tokio::spawn(accept(listener, tls, state));
-        Self { port, sha256, _task: AbortOnDropHandle::new(task) }
+        let task = tokio::spawn(accept(listener, tls, state.clone()));
+        Self { port, sha256, state, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Requests that reached it.
+    pub fn requests(&self) -> u64 {
+        self.state.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -145,6 +152,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sta
 
 /// `Err` drops the connection without a word.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, std::io::Error> {
+    state.requests.fetch_add(1, Ordering::Relaxed);
     if let Some(refusal) = state.refuses(&request) {
         return Ok(refusal);
     }
@@ -154,7 +162,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
     }
     Ok(match path.as_str() {
         "/" | "/index.php" | "/login.php" | "/logout.php" | "/api/status" => login::answer(request, &state).await,
-        "/ws" | "/events" | "/upload" | "/download" | "/trailers" => live::answer(request, &state).await,
+        "/ws" | "/deaf" | "/events" | "/upload" | "/download" | "/trailers" => live::answer(request, &state).await,
         _ => text(StatusCode::NOT_FOUND, "no such page"),
     })
 }
@@ -190,30 +198,4 @@ fn cookie(request: &Request<Incoming>, name: &str) -> Option<String> {
     let values = request.headers().get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
-}
-
-fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
-}
-
-fn text(status: StatusCode, words: &str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", words.to_owned())
-}
-
-fn html(words: String) -> Answer {
-    with_type(StatusCode::OK, "text/html; charset=utf-8", words)
-}
-
-fn with_type(status: StatusCode, kind: &'static str, words: String) -> Answer {
-    let mut answer = Response::new(full(words));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    answer
-}
-
-fn redirect(to: &str) -> Answer {
-    let mut answer = Response::new(full(""));
-    *answer.status_mut() = StatusCode::FOUND;
-    answer.headers_mut().insert(header::LOCATION, to.parse().expect("an address"));
-    answer
 }

@@ -12,9 +12,10 @@ use hyper::{
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::{Answer, State, full, redirect, text, with_type};
+use super::{Answer, State, full, html, redirect, text, with_type};
 
-const HUGE: usize = 100 * 1024;
+/// Beyond what is read ahead in one go, wherever the pieces of it end.
+const HUGE: usize = 200 * 1024;
 
 /// Answers that are no HTTP; true if this was one.
 pub(super) async fn raw(head: &[u8], write: &mut (impl AsyncWrite + Unpin)) -> bool {
@@ -49,6 +50,9 @@ pub(super) async fn answer(
         "/reach" => with_headers(&[
             ("strict-transport-security", "max-age=31536000; includeSubDomains"),
             ("alt-svc", "h3=\":443\""),
+            ("nel", "{\"report_to\":\"x\",\"max_age\":9}"),
+            ("report-to", "{\"group\":\"x\",\"max_age\":9,\"endpoints\":[{\"url\":\"https://192.168.1.1/\"}]}"),
+            ("cross-origin-opener-policy", "same-origin"),
             ("clear-site-data", "\"cookies\", \"cache\""),
             ("set-cookie", "__Host-landline-visit=evil; Path=/; Secure"),
             ("set-cookie", "shared=1; Path=/; Domain=gw.test; Secure"),
@@ -58,6 +62,8 @@ pub(super) async fn answer(
             ("refresh", &format!("9; url={}/there", state.origin)),
         ]),
         "/headers" => headers(request),
+        "/own-name" => html(own_name(state)),
+        path if path.contains("paths") => text(StatusCode::OK, &request.uri().to_string()),
         _ => return Ok(None),
     }))
 }
@@ -68,6 +74,11 @@ fn with_headers(pairs: &[(&'static str, &str)]) -> Answer {
         answer.headers_mut().append(HeaderName::from_static(name), value.parse().expect("a value"));
     }
     answer
+}
+
+/// A page with its own address in it, as many have.
+fn own_name(state: &State) -> String {
+    format!("<a href=\"{0}/index.php\">{0}</a><script>const HOME = '{0}/';</script>", state.origin)
 }
 
 /// Announces more than it sends.

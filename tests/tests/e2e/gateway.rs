@@ -10,7 +10,7 @@ use landline_tests::{
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
+use tokio_tungstenite::tungstenite::Message;
 
 /// A site behind an agent, and a browser at it.
 pub(crate) async fn opened(name: &str) -> (Master, landline_tests::agent::Agent, FirewallSite, Visitor) {
@@ -101,11 +101,11 @@ async fn a_firewall_takes_the_gateway_for_a_browser_of_its_own_network() {
 
 #[tokio::test]
 async fn nothing_of_the_target_reaches_beyond_its_origin() {
-    let (_master, _agent, _site, visitor) = opened("fw-1").await;
+    let (_master, _agent, site, visitor) = opened("fw-1").await;
     let before = visitor.cookies.lock().unwrap().clone();
     let answer = visitor.get("/reach").await;
     let headers = answer.headers().clone();
-    for name in ["strict-transport-security", "alt-svc", "x-hop"] {
+    for name in ["strict-transport-security", "alt-svc", "x-hop", "nel", "report-to", "cross-origin-opener-policy"] {
         assert!(!headers.contains_key(name), "{name}");
     }
     assert_eq!(headers["clear-site-data"], "\"cache\"");
@@ -114,6 +114,10 @@ async fn nothing_of_the_target_reaches_beyond_its_origin() {
     let after = visitor.cookies.lock().unwrap().clone();
     assert_eq!(after.get("__Host-landline-visit"), before.get("__Host-landline-visit"));
     assert_eq!(after.get("shared").map(String::as_str), Some("1"));
+    // The body is the target's, its own address in it included.
+    let (_, page) = visitor.page("/own-name").await;
+    let home = format!("https://127.0.0.1:{}", site.port);
+    assert_eq!(page, format!("<a href=\"{home}/index.php\">{home}</a><script>const HOME = '{home}/';</script>"));
 }
 
 #[tokio::test]
@@ -165,15 +169,7 @@ async fn uploads_downloads_events_and_trailers_flow() {
 #[tokio::test]
 async fn a_websocket_ticks_and_echoes_and_takes_no_sibling() {
     let (master, _agent, _site, visitor) = opened("fw-1").await;
-    let request = |origin: &str| {
-        let mut request = format!("ws://127.0.0.1:{}/ws", master.internal_port).into_client_request().unwrap();
-        let cookies = visitor.cookies.lock().unwrap();
-        let pairs: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        request.headers_mut().insert("host", visitor.host.parse().unwrap());
-        request.headers_mut().insert("cookie", pairs.join("; ").parse().unwrap());
-        request.headers_mut().insert("origin", origin.parse().unwrap());
-        request
-    };
+    let request = |origin: &str| visitor.websocket("/ws", origin);
     let (mut socket, _) = tokio_tungstenite::connect_async(request(&visitor.origin())).await.unwrap();
     socket.send(Message::text("echo this")).await.unwrap();
     let (mut ticks, mut echoes) = (0, 0);
@@ -185,5 +181,7 @@ async fn a_websocket_ticks_and_echoes_and_takes_no_sibling() {
         }
     }
     let sibling = format!("http://{}.gw.localhost:{}", "f".repeat(32), master.internal_port);
-    assert!(tokio_tungstenite::connect_async(request(&sibling)).await.is_err());
+    for foreign in [sibling.as_str(), "https://evil.example", "null"] {
+        assert!(tokio_tungstenite::connect_async(request(foreign)).await.is_err(), "{foreign}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Targets that misbehave: each gets a page that says what is wrong, and programs get the same as JSON.
 
-use landline_tests::{firewall_site::FirewallSite, gateway::Visitor, master::Master};
+use std::time::Duration;
+
+use landline_tests::{firewall_site::FirewallSite, gateway::Visitor, master::Master, peers::OldTls};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -108,4 +110,40 @@ async fn a_target_that_is_gone_and_a_tunnel_that_is_over_say_so() {
     assert!(status == 410 && page.contains("closed_by_user"), "{status} {page}");
     let ticket = master.api().refused(Method::POST, &format!("{path}/ticket"), Some(json!({}))).await;
     assert_eq!(ticket, (409, "tunnel_closed".to_owned()));
+}
+
+#[tokio::test]
+async fn tls_that_is_too_old_is_named() {
+    let master = Master::start().await;
+    let old = OldTls::start().await;
+    let _agent = master.agent("home-1").await;
+    let visitor = Visitor::open(&master, "home-1", old.port, "https").await;
+    let (status, page) = visitor.page("/").await;
+    assert!(status == 502 && page.contains("TLS 1.1 at best") && page.contains("too old"), "{status} {page}");
+    assert_eq!(code(&visitor, "/").await, "tls_too_old");
+}
+
+#[tokio::test]
+async fn an_expired_tunnel_says_so_where_its_page_was() {
+    let master = Master::start_with("", "ttl_s = 3").await;
+    let site = FirewallSite::start("fw-1").await;
+    let _agent = master.agent("home-1").await;
+    let visitor = Visitor::open(&master, "home-1", site.port, "https").await;
+    assert_eq!(visitor.page("/login.php").await.0, 200);
+    master.api().tunnel_becomes(&visitor.tunnel, "expired", Duration::from_secs(10)).await;
+    let (status, page) = visitor.page("/login.php").await;
+    assert!(status == 410 && page.contains("Its time ran out"), "{status} {page}");
+}
+
+/// A target without TLS behind a tunnel that expects it, and the other way round.
+#[tokio::test]
+async fn the_wrong_scheme_is_told() {
+    let master = Master::start_with("", "pending_timeout_s = 2").await;
+    let (plain, tls) = (FirewallSite::start_plain("fw-1").await, FirewallSite::start("fw-2").await);
+    let _agent = master.agent("home-1").await;
+    let tunnel = master.api().open_tunnel("home-1", plain.port, "https").await;
+    assert_ne!(tunnel["status"], "active", "the probe found no TLS: {tunnel}");
+    let visitor = Visitor::open(&master, "home-1", tls.port, "http").await;
+    let (status, page) = visitor.page("/").await;
+    assert!(status == 502 && page.contains("cannot be read"), "{status} {page}");
 }

@@ -62,7 +62,9 @@ async fn a_page_waits_for_an_agent_that_restarts_and_goes_on() {
 /// A dashboard's presence socket.
 async fn dashboard(
     master: &Master,
-) -> impl futures_util::Sink<Message, Error: std::fmt::Debug> + futures_util::Stream + Unpin {
+) -> impl futures_util::Sink<Message, Error: std::fmt::Debug>
++ futures_util::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
++ Unpin {
     let url = format!("ws://127.0.0.1:{}/api/v1/presence", master.internal_port);
     let mut request = url.into_client_request().unwrap();
     let bearer = format!("Bearer {}", master.api().token);
@@ -123,6 +125,71 @@ async fn a_dashboard_that_dies_leaves_the_tunnel_to_its_requests() {
         tokio::task::yield_now().await;
     }
     closes(&master, &tunnel, Duration::from_secs(16)).await;
+}
+
+/// Asked every two seconds, a dashboard whose clocks are slowed down still answers: it is not taken for gone.
+#[tokio::test]
+async fn a_dashboard_in_the_background_is_asked_and_keeps_its_windows() {
+    let master = Master::start().await;
+    let site = FirewallSite::start("fw-1").await;
+    let _agent = master.agent("home-1").await;
+    let tunnel = beating(&master, site.port).await;
+    let mut desk = dashboard(&master).await;
+    let open = || Message::text(json!({ "open": [tunnel] }).to_string());
+    desk.send(open()).await.unwrap();
+    let begun = Instant::now();
+    let mut asked = 0;
+    while begun.elapsed() < Duration::from_secs(26) {
+        let message = desk.next().await.unwrap().unwrap();
+        let told: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        if told["ask"] == true {
+            asked += 1;
+            desk.send(open()).await.unwrap();
+        }
+    }
+    assert!(asked >= 10, "{asked}");
+    assert_eq!(master.api().tunnel(&tunnel).await["status"], "active");
+}
+
+/// The last of several to go closes it.
+#[tokio::test]
+async fn two_dashboards_hold_one_tunnel_until_the_second_lets_go() {
+    let master = Master::start().await;
+    let site = FirewallSite::start("fw-1").await;
+    let _agent = master.agent("home-1").await;
+    let tunnel = beating(&master, site.port).await;
+    let (mut one, mut two) = (dashboard(&master).await, dashboard(&master).await);
+    let open = |ids: &[&str]| Message::text(json!({ "open": ids }).to_string());
+    for desk in [&mut one, &mut two] {
+        desk.send(open(&[&tunnel])).await.unwrap();
+        assert!(desk.next().await.is_some());
+    }
+    one.send(open(&[])).await.unwrap();
+    let let_go = Instant::now();
+    while let_go.elapsed() < Duration::from_secs(6) {
+        assert_eq!(master.api().tunnel(&tunnel).await["status"], "active");
+        tokio::task::yield_now().await;
+    }
+    two.send(open(&[])).await.unwrap();
+    closes(&master, &tunnel, Duration::from_secs(10)).await;
+}
+
+/// A WebSocket whose target never hangs up does not outlive its window, and what ended with the window is no visitor.
+#[tokio::test]
+async fn a_deaf_targets_websocket_does_not_keep_the_tunnel() {
+    let master = Master::start().await;
+    let site = FirewallSite::start("fw-1").await;
+    let _agent = master.agent("home-1").await;
+    let tunnel = beating(&master, site.port).await;
+    let visitor = Visitor::enter(&master, &tunnel).await;
+    let mut desk = dashboard(&master).await;
+    desk.send(Message::text(json!({ "open": [tunnel] }).to_string())).await.unwrap();
+    assert!(desk.next().await.is_some());
+    let (socket, _) = tokio_tungstenite::connect_async(visitor.websocket("/deaf", &visitor.origin())).await.unwrap();
+    desk.send(Message::text(json!({ "open": [] }).to_string())).await.unwrap();
+    assert!(desk.next().await.is_some());
+    drop(socket);
+    closes(&master, &tunnel, Duration::from_secs(10)).await;
 }
 
 #[tokio::test]

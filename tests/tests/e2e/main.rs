@@ -21,6 +21,8 @@ mod full_disks;
 mod gateway;
 mod gateway_hostile;
 mod gateway_lives;
+mod gateway_rates;
+mod gateway_strange;
 mod hostile_agent;
 mod hostile_master;
 mod hostile_target;

@@ -13,8 +13,10 @@ const SAY_MS = 4_000;
 /// The ids of the tunnels whose window is open.
 export const openWindows = signal<ReadonlySet<string>>(new Set());
 
-const windows = new Map<string, Window>();
+// Several may show one tunnel: opening the same page again gives the same one.
+const windows = new Map<string, Set<Window>>();
 let socket: WebSocket | undefined;
+let triedAt = 0;
 let looking: ReturnType<typeof setInterval> | undefined;
 let saidAt = 0;
 
@@ -65,20 +67,21 @@ async function enter(tunnel: Tunnel, page: Window): Promise<void> {
 }
 
 function watch(id: string, page: Window): void {
-  windows.set(id, page);
+  windows.set(id, (windows.get(id) ?? new Set()).add(page));
   say();
-  looking ??= setInterval(look, LOOK_MS);
+  looking ??= setInterval(() => look(), LOOK_MS);
 }
 
-function look(): void {
+function look(asked = false): void {
   let changed = false;
-  for (const [id, page] of windows) {
-    if (page.closed) {
+  for (const [id, pages] of windows) {
+    for (const page of pages) if (page.closed) pages.delete(page);
+    if (pages.size === 0) {
       windows.delete(id);
       changed = true;
     }
   }
-  if (changed || performance.now() - saidAt >= SAY_MS) say();
+  if (asked || changed || performance.now() - saidAt >= SAY_MS) say();
   if (windows.size === 0 && socket?.readyState === WebSocket.OPEN) {
     clearInterval(looking);
     looking = undefined;
@@ -95,11 +98,18 @@ function say(): void {
   }
   if (socket?.readyState === WebSocket.CONNECTING || signIn.value !== "in") return;
   socket = new WebSocket(address("/presence"));
+  triedAt = performance.now();
   socket.onopen = say;
+  // At once, since the clock of a page in the background may tick once a minute; but not again and again.
+  socket.onclose = () => {
+    if (windows.size > 0 && performance.now() - triedAt > SAY_MS) say();
+  };
   // Tunnels that are over need no watching; what their window shows, the master explains there.
   socket.onmessage = ({ data }) => {
-    const { over } = JSON.parse(String(data)) as { over: string[] };
+    const { over, ask } = JSON.parse(String(data)) as { over: string[]; ask?: boolean };
     for (const id of over) windows.delete(id);
     if (over.length > 0) openWindows.value = new Set(windows.keys());
+    // The master's question comes in time even where our own clock does not.
+    if (ask && windows.size > 0) look(true);
   };
 }
