@@ -33,6 +33,7 @@ mod live;
 mod outside_judges;
 mod panel;
 mod people;
+mod proxies;
 mod readme;
 mod recordings;
 mod secrets;
