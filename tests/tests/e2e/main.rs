@@ -6,6 +6,8 @@ mod audit;
 mod backup;
 mod bad_files;
 mod bad_link;
+mod browser;
+mod browser_journey;
 mod clocks;
 mod crash;
 mod dashboard_host;
