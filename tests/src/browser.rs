@@ -31,6 +31,8 @@ impl Browser {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser");
         let installed = folder.join("node_modules");
         assert!(installed.exists(), "{} is missing: run deploy/dev/install-test-tools", installed.display());
+        let pages = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../master/dashboard/dist/index.html");
+        assert!(pages.exists(), "{} is missing: run make dashboard", pages.display());
         let mut command = Command::new(tool("node"));
         command.arg(format!("{name}.mjs")).current_dir(&folder).env("LANDLINE_GIVEN", given.to_string());
         command.env("CHROMIUM", tool("chromium")).kill_on_drop(true);

@@ -1,7 +1,8 @@
 //! One real master process in a folder of its own, on ports of its own.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, ExitStatus},
     time::Duration,
@@ -105,6 +106,18 @@ impl Master {
 
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Puts this build's agent, stripped as a release is, where the master hands it out from; before it starts.
+    pub fn hand_out_agents(&self) {
+        let folder = self.data().join("agents/linux-x86_64");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for dir in [self.data(), self.data().join("agents")] {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o700)).expect("its mode");
+        }
+        let mut strip = Command::new(crate::tools::tool("strip"));
+        strip.arg("-o").arg(folder.join("landline-agent")).arg(binary("landline-agent"));
+        assert!(strip.status().expect("strip").success(), "the agent is not built");
     }
 
     /// Confines the starts to come.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use landline_tests::{
     browser::Browser,
+    container::Container,
     firewall_site::{FirewallSite, PASSWORD, USER},
     master::Master,
+    tools::tool,
 };
 use serde_json::json;
 
@@ -18,7 +20,10 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_first_hour() {
     // One parent domain for all tunnels, so that cookies could be shared if anything let them.
-    let master = Master::start_with("gateway.domain = \"gw.test\"\n", "").await;
+    let mut master = Master::prepare("gateway.domain = \"gw.test\"\n", "");
+    master.hand_out_agents();
+    master.run().await;
+    let bare = Container::start(&tool("dash").display().to_string(), &["curl"]).await;
     let _agents = (master.agent("fw-1").await, master.agent("fw-2").await);
     let sites = (FirewallSite::start("first firewall").await, FirewallSite::start("second firewall").await);
     let folder = tempfile::tempdir().unwrap();
@@ -33,9 +38,17 @@ async fn an_operators_first_hour() {
         "user": USER,
         "password": PASSWORD,
         "folder": folder.path(),
+        "enrol": true,
+        "actions": ["operator.setup", "agent.enrol", "shell.start", "file.write", "file.read", "tunnel.open", "tunnel.close"],
         "size": UPLOAD,
     });
     let mut browser = Browser::start("journey", &given);
+    let asked = browser.until("paste", STEP).await;
+    let line = asked.last().and_then(|asked| asked["line"].as_str()).expect("a line").to_owned();
+    let line = line.strip_suffix(')').expect("a subshell").to_owned() + " --init none --name pasted)";
+    let output = bare.paste(&line);
+    assert!(output.status.success(), "{output:?}");
+    browser.answer(json!({ "id": "pasted" })).await;
     browser.until("window-closed", STEP).await;
     let closed = landline_tests::wait::eventually(CLOSED_WITHIN, "the tunnel of the closed window is over", || async {
         let tunnels = master.api().get("/tunnels?agent_id=fw-1").await;

@@ -191,17 +191,10 @@ impl Watch {
     }
 }
 
-/// A master that hands out this build's agent, stripped as a release is.
+/// A master that hands out this build's agent.
 async fn master_with_binary() -> Master {
     let mut master = Master::prepare("", "");
-    let folder = master.data().join("agents/linux-x86_64");
-    std::fs::create_dir_all(&folder).unwrap();
-    for dir in [master.data(), master.data().join("agents")] {
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).unwrap();
-    }
-    let mut strip = Command::new(tool("strip"));
-    let strip = strip.arg("-o").arg(folder.join("landline-agent")).arg(binary("landline-agent")).output().unwrap();
-    assert!(strip.status.success(), "{}", told(&strip));
+    master.hand_out_agents();
     master.run().await;
     master
 }
