@@ -1,23 +1,13 @@
 // Adding machines: a key with its one line to paste, agents that wait for approval, keys that exist.
-import { json } from "../api/client";
+import { json, type Schemas } from "../api/client";
 import { useLoad, useReloadOn } from "../state/load";
 import { may } from "../state/session";
 import { fail, inform } from "../state/toasts";
 import { Button, Chip, Empty, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { NewKey } from "./enrol/new-key";
 
-type Key = {
-  id: string;
-  name: string;
-  uses: number;
-  uses_left: number;
-  labels: Record<string, string>;
-  approval: boolean;
-  allow: string[];
-  expires_at: string;
-  revoked_at?: string | null;
-};
-type Waiting = { id: string; agent_id: string; labels: Record<string, string>; address: string; created_at: string; expires_at: string };
+type Key = Schemas["EnrolmentKey"];
+type Waiting = Schemas["WaitingAgent"];
 
 export function EnrolPage() {
   const keys = useLoad(() => json<{ items: Key[] }>("GET", "/enrolment-keys"), []);

@@ -1,6 +1,6 @@
 // Operators with their roles, and tokens for programs.
 import { useState } from "preact/hooks";
-import { json } from "../api/client";
+import { json, type Schemas } from "../api/client";
 import { useLoad } from "../state/load";
 import { may, session } from "../state/session";
 import { fail } from "../state/toasts";
@@ -9,7 +9,7 @@ import { Button, Chip, Failed, Head, Moment, Skeleton } from "../ui/kit";
 import { NewOperator, ROLES } from "./people/new-operator";
 import { Tokens } from "./people/tokens";
 
-type Operator = { id: string; name: string; role: string; selector?: string | null; totp: boolean; created_at: string; last_login_at?: string | null };
+type Operator = Schemas["Operator"];
 
 export const PeoplePage = () => (
   <section class="page">

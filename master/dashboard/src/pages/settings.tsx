@@ -1,6 +1,6 @@
 // One's own account: password, TOTP, sessions; the look; what runs here.
 import { useState } from "preact/hooks";
-import { json } from "../api/client";
+import { json, type Schemas } from "../api/client";
 import { useLoad } from "../state/load";
 import { session, signedOut } from "../state/session";
 import { choose, theme, type Theme } from "../state/theme";
@@ -8,7 +8,7 @@ import { fail, inform } from "../state/toasts";
 import { Button, Field, Head, Moment, Skeleton } from "../ui/kit";
 import { Totp } from "./settings/totp";
 
-type OwnSession = { id: string; created_at: string; seen_at: string; expires_at: string; source?: string | null; user_agent?: string | null; current: boolean };
+type OwnSession = Schemas["OperatorSession"];
 
 export const SettingsPage = () => (
   <section class="page">

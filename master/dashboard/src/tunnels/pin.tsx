@@ -1,13 +1,13 @@
 // Which certificate a tunnel's target is known by, and trusting another one that it shows since.
 import { useState } from "preact/hooks";
-import { json } from "../api/client";
+import { json, type Schemas } from "../api/client";
 import { useLoad } from "../state/load";
 import { may } from "../state/session";
 import { fail, inform } from "../state/toasts";
 import { Dialog } from "../ui/dialog";
 import { Button, Moment } from "../ui/kit";
 
-type Pin = { sha256?: string | null; pinned_at?: string | null; offered_sha256?: string | null };
+type Pin = Schemas["Pin"];
 
 export function Certificate({ tunnel }: { tunnel: string }) {
   const [shown, setShown] = useState(false);

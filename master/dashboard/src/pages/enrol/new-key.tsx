@@ -1,11 +1,10 @@
 // Makes an enrolment key and shows the line to paste, once.
 import { useState } from "preact/hooks";
-import { json } from "../../api/client";
+import { json, type Schemas } from "../../api/client";
 import { fail } from "../../state/toasts";
 import { Button, Chip, Copyable, Field } from "../../ui/kit";
 
-type Platform = { os: string; arch: string; available: boolean; how?: string | null };
-type Made = { id: string; key: string; commands: { curl: string; plain: string }; platforms: Platform[] };
+type Made = Schemas["CreatedKey"];
 
 const ALLOW = [
   { name: "shell", what: "terminals" },

@@ -1,12 +1,12 @@
 // Turning TOTP on and off. The secret becomes a QR code here; it goes to nobody.
 import { useState } from "preact/hooks";
 import { encode } from "uqr";
-import { json } from "../../api/client";
+import { json, type Schemas } from "../../api/client";
 import { session, whoAmI } from "../../state/session";
 import { fail, inform } from "../../state/toasts";
 import { Button, Chip, Copyable, Field } from "../../ui/kit";
 
-type Offer = { secret: string; uri: string };
+type Offer = Schemas["TotpOffer"];
 
 export function Totp() {
   const on = session.value?.operator.totp ?? false;
