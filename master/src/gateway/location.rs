@@ -15,6 +15,8 @@ use crate::tunnel::visits::Visit;
 /// Pages in a row that are nothing but redirects; browsers give up at 20.
 const REDIRECTS_MAX: u32 = 12;
 
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
 /// An address in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leads {
@@ -43,7 +45,7 @@ pub(super) fn judge(address: &str, site: &Site, target: &Target) -> Leads {
         return Leads::Unchanged;
     }
     let Some((host, port)) = split_port(authority, https) else { return Leads::Away };
-    if !host.eq_ignore_ascii_case(&target.host) {
+    if !is_same_host(host, &target.host) {
         return Leads::Away;
     }
     if (https, port) != (target.https, target.port) {
@@ -51,6 +53,12 @@ pub(super) fn judge(address: &str, site: &Site, target: &Target) -> Leads {
     }
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     Leads::Home(format!("{}{path}", site.origin()))
+}
+
+/// Whether both are one host to the agent. All names of loopback are its own machine.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let loopback = |host: &str| LOOPBACK.iter().any(|name| name.eq_ignore_ascii_case(host));
+    one.eq_ignore_ascii_case(other) || (loopback(one) && loopback(other))
 }
 
 fn split_scheme(address: &str) -> Option<(bool, &str)> {
@@ -130,6 +138,17 @@ mod tests {
         let v6 = Target { https: false, host: "[::1]".to_owned(), port: 80 };
         assert!(matches!(judge("http://[::1]/a", &site(), &v6), Leads::Home(_)));
         assert!(matches!(judge("http://[::1]:80/a", &site(), &v6), Leads::Home(_)));
+    }
+
+    #[test]
+    fn a_page_of_the_machine_itself_may_call_it_by_any_of_its_own_names() {
+        let target = |host: &str| Target { https: true, host: host.to_owned(), port: 8443 };
+        for (named, opened) in [("127.0.0.1", "localhost"), ("LOCALHOST", "127.0.0.1"), ("[::1]", "localhost")] {
+            let led = judge(&format!("https://{named}:8443/a"), &site(), &target(opened));
+            assert_eq!(led, Leads::Home(format!("{}/a", site().origin())), "{named} {opened}");
+        }
+        assert_eq!(judge("https://127.0.0.1:8443/", &site(), &target("192.168.1.1")), Leads::Away);
+        assert_eq!(judge("https://127.0.0.1.evil:8443/", &site(), &target("localhost")), Leads::Away);
     }
 
     #[test]

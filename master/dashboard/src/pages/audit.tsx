@@ -24,6 +24,8 @@ type Filter = { agent: string; actor: string; action: string; result: string; si
 
 const NONE: Filter = { agent: "", actor: "", action: "", result: "", since: "", until: "" };
 const LIMIT = "100";
+/** Ends that are as they should be. */
+const PLAIN_ENDS = new Set(["exited", "done", "operator", "window_closed", "expired", "shutdown"]);
 
 function queryOf(filter: Filter): URLSearchParams {
   const query = new URLSearchParams();
@@ -93,7 +95,7 @@ export function AuditPage() {
                   <td class="wide mono clip">{row.object ?? "–"}</td>
                   <td class="wide mono">{row.source ?? "–"}</td>
                   <td>
-                    <Chip tone={row.result === "ok" ? "good" : "bad"}>{words(row.result)}</Chip>
+                    <Chip tone={row.result === "ok" ? "good" : PLAIN_ENDS.has(row.result) ? "idle" : "bad"}>{words(row.result)}</Chip>
                   </td>
                 </tr>
               ))}
@@ -125,7 +127,7 @@ function Filters({ filter, set }: { filter: Filter; set: (filter: Filter) => voi
       <select aria-label="Result" value={filter.result} onChange={(event) => set({ ...filter, result: event.currentTarget.value })}>
         <option value="">Any result</option>
         <option value="ok">ok</option>
-        <option value="!ok">failed</option>
+        <option value="!ok">not ok</option>
       </select>
       {field("since", "Since", "datetime-local")}
       {field("until", "Until", "datetime-local")}

@@ -47,7 +47,7 @@ export const Failed = ({ problem, retry }: { problem: ApiError; retry?: () => vo
 
 /// Rows of the height that real ones will have.
 export const Skeleton = ({ rows = 6 }: { rows?: number }) => (
-  <div class="skeleton" aria-busy="true" aria-label="Loading">
+  <div class="skeleton" role="status" aria-busy="true" aria-label="Loading">
     {Array.from({ length: rows }, (_, at) => (
       <div key={at} />
     ))}

@@ -14,6 +14,9 @@ use crate::store::{
     sql::{Columns, Sql},
 };
 
+/// The kinds of actors that have names, as they stand before the id, and where the names are.
+const NAMED: [(&str, &str); 2] =
+    [("token:", "SELECT id, name FROM tokens"), ("operator:", "SELECT id, name FROM operators")];
 /// Ids asked for by name in one query: far below either engine's bound of placeholders.
 const NAMES_PER_QUERY: usize = 200;
 const COLUMNS: &str = "SELECT seq, at_ms, agent_id, body, previous, hash, actor, action, result FROM audit WHERE seq";
@@ -78,23 +81,25 @@ impl Store {
         read.rows(sql).await?.iter().map(row).collect()
     }
 
-    /// Names of these actors, where they still have one: a token that retention took has none.
+    /// Names of these actors, where they still have one: a token that retention took has none, nor has a removed account.
     pub async fn actor_names<'a>(
         &self,
         actors: impl Iterator<Item = &'a str>,
     ) -> Result<HashMap<String, String>, StoreError> {
-        let ids: BTreeSet<_> = actors.filter_map(|actor| actor.strip_prefix("token:")).collect();
-        let ids: Vec<_> = ids.into_iter().collect();
+        let actors: BTreeSet<_> = actors.collect();
         let mut names = HashMap::new();
-        for chunk in ids.chunks(NAMES_PER_QUERY) {
-            let mut sql = Sql::new("SELECT id, name FROM tokens WHERE id IN (");
-            for (index, id) in chunk.iter().enumerate() {
-                sql = sql.push(if index == 0 { "" } else { ", " }).push_bind(*id);
-            }
-            let mut read = self.read("audit.names").await?;
-            for row in read.rows(sql.push(")")).await? {
-                let columns = Columns(&row);
-                names.insert(format!("token:{}", columns.text("id")?), columns.text("name")?);
+        for (kind, select) in NAMED {
+            let ids: Vec<_> = actors.iter().filter_map(|actor| actor.strip_prefix(kind)).collect();
+            for chunk in ids.chunks(NAMES_PER_QUERY) {
+                let mut sql = Sql::new(select).push(" WHERE id IN (");
+                for (index, id) in chunk.iter().enumerate() {
+                    sql = sql.push(if index == 0 { "" } else { ", " }).push_bind(*id);
+                }
+                let mut read = self.read("audit.names").await?;
+                for row in read.rows(sql.push(")")).await? {
+                    let columns = Columns(&row);
+                    names.insert(format!("{kind}{}", columns.text("id")?), columns.text("name")?);
+                }
             }
         }
         Ok(names)
@@ -136,7 +141,9 @@ fn of_actor(sql: Sql, actor: &str) -> Sql {
         full if full.contains(':') => sql.push(" AND actor = ").push_bind(full),
         name => {
             let sql = sql.push(" AND (actor = ").push_bind(format!("agent:{name}"));
-            sql.push(" OR actor IN (SELECT 'token:' || id FROM tokens WHERE name = ").push_bind(name).push("))")
+            let sql = sql.push(" OR actor IN (SELECT 'token:' || id FROM tokens WHERE name = ").push_bind(name);
+            let sql = sql.push(") OR actor IN (SELECT 'operator:' || id FROM operators WHERE name = ");
+            sql.push_bind(name.to_lowercase()).push("))")
         }
     }
 }

@@ -96,6 +96,22 @@ async fn rows_are_found_by_what_they_say() {
     .await;
 }
 
+#[tokio::test]
+async fn people_are_found_and_shown_by_name() {
+    on_both(async |store| {
+        super::operators::add_person(&store, "ada", "viewer").await;
+        let ada = store.operators().list(&Page::default()).await.unwrap().items.remove(0).id;
+        let actor = format!("operator:{ada}");
+        store.audit(&AuditEntry::new(NOW, actor.as_str(), "shell.open")).await.unwrap();
+        for (text, rows) in [("Ada", vec![2]), ("ada", vec![2]), ("operator", vec![2]), ("eve", vec![])] {
+            assert_eq!(found(&store, AuditFilter { actor: Some(text.into()), ..AuditFilter::default() }).await, rows);
+        }
+        let names = store.actor_names([actor.as_str(), "operator:gone"].into_iter()).await.unwrap();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), [(actor, "ada".to_owned())]);
+    })
+    .await;
+}
+
 /// Rows of a build that had no such columns are found and verify after the upgrade.
 #[tokio::test]
 async fn old_rows_are_filled_at_the_next_start() {

@@ -40,7 +40,7 @@ fn session(id: &str, of: &str, number: u8) -> OperatorSession {
     }
 }
 
-async fn add_person(store: &Store, name: &str, role: &str) {
+pub(super) async fn add_person(store: &Store, name: &str, role: &str) {
     store.operators().add(&person(name, role), Made::ByCaller, &entry("operator.add")).await.unwrap();
 }
 
