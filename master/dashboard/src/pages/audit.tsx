@@ -115,10 +115,10 @@ function Filters({ filter, set }: { filter: Filter; set: (filter: Filter) => voi
       aria-label={label}
       placeholder={label}
       title={label}
-      value={filter[name]}
       onChange={(event) => set({ ...filter, [name]: event.currentTarget.value })}
     />
   );
+  // The fields hold what is being typed themselves: rows that arrive meanwhile must not take it back.
   return (
     <div class="filters many">
       {field("agent", "Agent")}
