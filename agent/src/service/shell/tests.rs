@@ -129,7 +129,8 @@ async fn the_login_shell_is_typed_into_and_interrupted() {
 async fn whoever_comes_back_goes_on_at_its_byte_and_takes_over() {
     let bench = Bench::start(ALLOW_ALL, exec::Patience::default()).await;
     let id = RequestId::random();
-    let mut first = open_as(&bench, id, on_terminal("seq 1 20000; read x; seq 20001 40000")).await;
+    // Without echo: what is typed early would stand between two digits.
+    let mut first = open_as(&bench, id, on_terminal("stty -echo; seq 1 20000; read x; seq 20001 40000")).await;
     first.sees("\r\n500\r\n").await;
     let mut second = attach(&bench, id, first.offset).await;
     assert_eq!((second.offset, second.lost), (first.offset, 0));
