@@ -37,3 +37,10 @@ pub fn binary(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
     path
 }
+
+/// The middle one of what was measured, so that one round that the machine disturbed says nothing.
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

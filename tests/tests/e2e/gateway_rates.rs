@@ -7,6 +7,7 @@ use landline_tests::{
     agent::Agent,
     gateway::Visitor,
     master::Master,
+    median,
     peers::{Nginx, NginxProxy},
     tools::tool,
 };
@@ -34,11 +35,6 @@ fn rate(url: &str, headers: &[String]) -> f64 {
     rate.trim().parse().unwrap()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// Milliseconds until the first byte of the page is there.
 async fn first_byte(visitor: &Visitor) -> f64 {
     let started = Instant::now();
@@ -62,7 +58,7 @@ async fn alone_the_first_byte_of_a_page_is_there_at_once() {
         let visitor = Visitor::enter(&master, &visitor.tunnel).await;
         fresh.push(first_byte(&visitor).await);
     }
-    let (kept, fresh) = (median(kept), median(fresh));
+    let (kept, fresh) = (median(&kept), median(&fresh));
     println!("first byte of a page: median {kept:.1} ms, of a visit's first page {fresh:.1} ms");
     assert!(kept <= 30.0 && fresh <= 30.0, "{kept} {fresh}");
 }
@@ -85,7 +81,7 @@ async fn alone_the_gateway_is_at_least_half_as_fast_as_nginx() {
         proxy.push(measure(&theirs));
     }
     println!("rounds: gateway {gateway:.0?}, nginx {proxy:.0?}");
-    let (gateway, proxy) = (median(gateway), median(proxy));
+    let (gateway, proxy) = (median(&gateway), median(&proxy));
     println!("requests per second: gateway {gateway:.0}, nginx {proxy:.0}, ratio {:.2}", gateway / proxy);
     assert!(gateway >= SHARE * proxy, "{gateway} {proxy}");
 }

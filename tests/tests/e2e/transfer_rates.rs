@@ -13,7 +13,7 @@ use landline_tests::{
     api::{Api, port_of},
     copying::{content, copied},
     master::Master,
-    soak,
+    median, soak,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -95,9 +95,8 @@ async fn with_cp(master: &Master, from: String, to: String) -> f64 {
 }
 
 /// Median MiB a second.
-fn rate(seconds: &mut [f64]) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    (SIZE >> 20) as f64 / seconds[seconds.len() / 2]
+fn rate(seconds: &[f64]) -> f64 {
+    (SIZE >> 20) as f64 / median(seconds)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,10 @@ impl Output {
     fn text(&self) -> String {
         String::from_utf8(self.stdout.clone()).unwrap()
     }
+
+    fn length(&self) -> u64 {
+        (self.stdout.len() + self.stderr.len()) as u64
+    }
 }
 
 async fn start(bench: &Bench, spec: ExecSpec) -> FrameStream {
@@ -55,7 +59,7 @@ async fn finish(stream: &mut FrameStream) -> (Output, Outcome) {
             FromExec::Ended(outcome) => return (output, outcome),
             FromExec::Started { .. } | FromExec::Attached(_) | FromExec::StdinTaken { .. } => panic!("unexpected"),
         }
-        let offset = (output.stdout.len() + output.stderr.len()) as u64;
+        let offset = output.length();
         // The agent may have ended the stream already.
         let _ = stream.send.write_frame(&ToExec::Ack { offset }).await;
     }
@@ -237,16 +241,18 @@ async fn numbered_output_goes_on_without_gap_or_repeat_over_streams_and_lines() 
     let id = RequestId::random();
     // More than the window, so that the program is held back between the streams.
     let mut stream = start_as(&bench, id, shell("seq 1 800000; echo done >&2; exit 5")).await;
-    let (mut got, mut rounds) = (Vec::new(), 0);
+    // Two pipes have no order between them: each is looked at apart, the offset counts both.
+    let (mut got, mut rounds) = (Output::default(), 0);
     let outcome = loop {
         rounds += 1;
         let mut here = 0;
         let ended = loop {
             match stream.read_within::<FromExec>(PATIENCE).await.unwrap() {
-                FromExec::Stdout(piece) | FromExec::Stderr(piece) => {
+                FromExec::Stdout(piece) => {
                     here += piece.len();
-                    got.extend(piece);
+                    got.stdout.extend(piece);
                 }
+                FromExec::Stderr(piece) => got.stderr.extend(piece),
                 FromExec::Ended(outcome) => break Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -260,17 +266,19 @@ async fn numbered_output_goes_on_without_gap_or_repeat_over_streams_and_lines() 
         if rounds % 2 == 0 {
             bench.another_line().await;
         }
-        let (attached, next) = attach(&bench, id, Some(got.len() as u64)).await;
-        assert!(attached.output >= got.len() as u64, "{attached:?}");
+        let (attached, next) = attach(&bench, id, Some(got.length())).await;
+        assert!(attached.output >= got.length(), "{attached:?}");
         stream = next;
     };
-    let expected: String = (1..=800_000).map(|n| format!("{n}\n")).collect::<String>() + "done\n";
-    assert!(got == expected.as_bytes(), "{} of {} bytes after {rounds} streams", got.len(), expected.len());
-    assert_eq!(outcome, ended(End::Exited(5)));
-    let (attached, mut again) = attach(&bench, id, Some(got.len() as u64 - 5)).await;
+    let expected: String = (1..=800_000).map(|n| format!("{n}\n")).collect();
+    let (length, whole) = (got.stdout.len(), expected.len());
+    assert!(got.stdout == expected.as_bytes(), "{length} of {whole} bytes after {rounds} streams");
+    assert_eq!((got.stderr.as_slice(), outcome), (&b"done\n"[..], ended(End::Exited(5))));
+    let (attached, mut again) = attach(&bench, id, Some(got.length() - 5)).await;
     assert_eq!(attached.outcome, Some(ended(End::Exited(5))));
     let (tail, outcome) = finish(&mut again).await;
-    assert_eq!((tail.stderr.as_slice(), outcome), (&b"done\n"[..], ended(End::Exited(5))));
+    assert_eq!((tail.length(), outcome), (5, ended(End::Exited(5))));
+    assert!(got.stdout.ends_with(&tail.stdout) && got.stderr.ends_with(&tail.stderr), "{tail:?}");
     assert_eq!(refused(&bench, id, Some(0)).await, Code::OUTPUT_GONE);
     assert_eq!(refused(&bench, id, Some(1 << 40)).await, Code::OUTPUT_GONE);
     assert_eq!(refused(&bench, RequestId::random(), None).await, Code::NO_SESSION);
