@@ -152,9 +152,10 @@ async fn the_dashboard_is_small_and_terminal_and_charts_come_later() {
     println!("{}", heard[0]);
 }
 
-/// First data, filtering and long tasks with five thousand agents that beat and a hundred events a second. Master, five
-/// thousand lines and browser share the machine, so what holds here is far above the goals (1 s, 100 ms, 200 ms); the
-/// figures are printed.
+/// First data, filtering and long tasks with five thousand agents that beat and a hundred events a second; the figures are
+/// printed. The goals: data within 1 s, a filter within 100 ms, no task above 200 ms. Master, five thousand lines and
+/// browser share the machine, and perhaps with others: what the page itself computes is held to the goal in processor
+/// time, and its middle in time by the clock; the worst by the clock is the machine's, and is only kept within reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn alone_the_fleet_of_thousands_stays_smooth() {
     const AGENTS: u64 = 5_000;
@@ -182,24 +183,32 @@ async fn alone_the_fleet_of_thousands_stays_smooth() {
     let heard = browser.done(STEP).await;
     let figures = heard.iter().find(|told| told["word"] == "figures").expect("figures");
     println!("{figures}");
-    let most = |key: &str| figures[key].as_array().and_then(|all| all.iter().filter_map(Value::as_u64).max());
-    let least = |key: &str| figures[key].as_array().and_then(|all| all.iter().filter_map(Value::as_u64).min());
-    assert!(least("firsts").expect("firsts") <= 2_000, "{figures}");
-    assert!(most("filters").expect("filters") <= 1_000, "{figures}");
-    assert!(figures["longest"].as_u64().expect("longest") <= 5_000, "{figures}");
+    let all = |key: &str| {
+        let mut all: Vec<_> = figures[key].as_array().expect(key).iter().map(|one| one.as_u64().expect(key)).collect();
+        all.sort_unstable();
+        all
+    };
+    assert!(figures["rate"].as_u64().expect("rate") >= 80, "{figures}");
+    assert!(all("firsts")[0] <= 1_000, "{figures}");
+    let filters = all("filters");
+    assert!(filters[filters.len() / 2] <= 200 && filters.iter().all(|one| *one <= 1_000), "{figures}");
+    assert!(figures["costliest"]["cpu"].as_u64().expect("cpu") <= 200, "{figures}");
+    assert!(figures["longest"]["wall"].as_u64().expect("wall") <= 2_000, "{figures}");
 }
 
-/// A hundred changes a second, as near as the machine allows, for as long as it is let run.
+/// A hundred changes a second for as long as it is let run; what a busy moment held up follows at once.
 async fn events(api: landline_tests::api::Api, agents: u64) {
+    const AT_ONCE: usize = 16;
     let mut tick = tokio::time::interval(Duration::from_millis(10));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    for number in 0..6_000u64 {
+    let mut under_way = tokio::task::JoinSet::new();
+    for number in 0..12_000u64 {
         tick.tick().await;
+        if under_way.len() >= AT_ONCE {
+            under_way.join_next().await;
+        }
         let path = format!("/agents/sim-{}", number % agents + 1);
         let labels = json!({ "labels": { "round": (number % 7).to_string() } });
         let request = api.request(reqwest::Method::PATCH, &path).json(&labels);
-        tokio::spawn(async move {
-            let _ = request.send().await;
-        });
+        under_way.spawn(async move { request.send().await?.bytes().await });
     }
 }
