@@ -46,6 +46,8 @@ script(async () => {
   await at("/tunnels", "tunnels", sees("active"));
   await at("/sessions", "sessions", sees("exited"));
   await page.getByRole("link", { name: "exited" }).first().click();
+  // By name, not by an id.
+  await page.getByText(/Opened by \w+ at/).waitFor();
   findings.push(...(await look(page, given.pictures, "replay", () => page.getByRole("button", { name: /Play|Pause/ }).waitFor())));
   for (const { path, name, text } of given.more ?? []) await at(path, name, sees(text));
   await page.goto(`${given.url}/fleet`);

@@ -66,7 +66,8 @@ pub(super) async fn open(
 ) -> Result<(StatusCode, Reply<Shell>), Problem> {
     api.agent(&caller, Action::ShellOpen, &id).await?;
     let session = api.shells.open(caller.did("shell.start").agent(&id), &id, spec(new)?).await?;
-    Ok((StatusCode::CREATED, Reply(live(&session))))
+    let opened = named(&api, vec![live(&session)]).await?.remove(0);
+    Ok((StatusCode::CREATED, Reply(opened)))
 }
 
 /// List the shells of an agent
@@ -110,7 +111,7 @@ async fn listed(
             items.push(shown(api, row));
         }
     }
-    Ok(Reply(Page { items, next_cursor: paged.next_cursor }))
+    Ok(Reply(Page { items: named(api, items).await?, next_cursor: paged.next_cursor }))
 }
 
 /// Show a shell
@@ -124,7 +125,7 @@ pub(super) async fn show(
     _: Query<NoQuery>,
 ) -> Result<Reply<Shell>, Problem> {
     let row = row(&api, &caller, Action::ShellRead, id).await?;
-    Ok(Reply(shown(&api, row)))
+    Ok(Reply(named(&api, vec![shown(&api, row)]).await?.remove(0)))
 }
 
 /// End a shell: it is hung up, and killed where that does not help
@@ -352,6 +353,15 @@ async fn row(api: &Api, caller: &Caller, action: Action, id: ShellId) -> Result<
     Ok(row)
 }
 
+/// The same with their owners' names, where they still have one.
+async fn named(api: &Api, mut shells: Vec<Shell>) -> Result<Vec<Shell>, Problem> {
+    let names = api.store.actor_names(shells.iter().map(|shell| shell.owner.as_str())).await?;
+    for shell in &mut shells {
+        shell.owner_name = names.get(&shell.owner).cloned();
+    }
+    Ok(shells)
+}
+
 fn shown(api: &Api, row: SessionRow) -> Shell {
     let live = api.shells.find(ShellId(row.id)).filter(|session| session.ended().is_none());
     let size = match &live {
@@ -363,6 +373,7 @@ fn shown(api: &Api, row: SessionRow) -> Shell {
         id: row.id.to_string(),
         agent_id: row.agent_id.to_string(),
         owner: row.owner,
+        owner_name: None,
         created_at: Time::from_ms(row.created_at_ms),
         ended_at: row.ended_at_ms.map(Time::from_ms),
         end_reason: row.end_reason,
@@ -381,6 +392,7 @@ fn live(session: &Session) -> Shell {
         id: session.id.to_string(),
         agent_id: session.agent.to_string(),
         owner: session.owner.clone(),
+        owner_name: None,
         created_at: Time::from_ms(session.created_ms),
         ended_at: None,
         end_reason: None,

@@ -41,7 +41,7 @@ export function SessionPage({ id }: { id: string }) {
         </a>
       </Head>
       <p class="muted">
-        Opened by <span title={shell.owner}>{who(shell.owner)}</span> at <Moment time={shell.created_at} />, {shell.cols}×{shell.rows}
+        Opened by <span title={shell.owner}>{shell.owner_name ?? who(shell.owner)}</span> at <Moment time={shell.created_at} />, {shell.cols}×{shell.rows}
         {shell.ended_at && <>, lasted {duration(shell.created_at, shell.ended_at)}</>}
       </p>
       {live ? (

@@ -51,7 +51,7 @@ export function SessionsPage() {
                     </Link>
                   </td>
                   <td>{shell.agent_id}</td>
-                  <td title={shell.owner}>{who(shell.owner)}</td>
+                  <td title={shell.owner}>{shell.owner_name ?? who(shell.owner)}</td>
                   <td>
                     <Moment time={shell.created_at} />
                   </td>

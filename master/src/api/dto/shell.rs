@@ -43,8 +43,10 @@ pub struct NewShell {
 pub struct Shell {
     pub id: String,
     pub agent_id: String,
-    /// Who opened it, and who alone may type: `token:<id>`.
+    /// Who opened it, and who alone may type: `token:<id>` or `operator:<id>`.
     pub owner: String,
+    /// Their name, where they still have one.
+    pub owner_name: Option<String>,
     pub created_at: Time,
     pub ended_at: Option<Time>,
     /// `exited`, `signalled`, or why it was ended: `cancelled`, `idle`, `unattached`, `suspended`, `no_session`, …

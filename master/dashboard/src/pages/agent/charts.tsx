@@ -11,6 +11,8 @@ type Line = { name: string; values: (number | null)[]; colour: string };
 type ChartProps = { title: string; times: number[]; lines: Line[]; show: (value: number) => string; max?: number };
 
 const HEIGHT = 150;
+/// Seconds shown before a sample that is alone: it has no span of its own to label.
+const ALONE_S = 60;
 
 export function Charts({ samples, total }: { samples: Sample[]; total: number }) {
   const times = samples.map((sample) => Date.parse(sample.at) / 1_000);
@@ -56,8 +58,11 @@ function Chart({ title, times, lines, show, max }: ChartProps) {
         padding: [8, 6, 0, 0],
         cursor: { y: false },
         legend: { show: false },
-        scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), max ?? Math.max(high ?? 1, 0.1) * 1.1] } },
-        axes: [{ ...axis, space: 80, size: 26, values: (_, ticks) => ticks.map(hour) }, { ...axis, size: 74, values: (_, ticks) => ticks.map(show) }],
+        scales: {
+          x: { range: (plot, low, high) => (plot.data[0].length === 1 && low != null ? [low - ALONE_S, low] : [low, high]) },
+          y: { range: (_, low, high) => [Math.min(0, low ?? 0), max ?? Math.max(high ?? 1, 0.1) * 1.1] },
+        },
+        axes: [{ ...axis, space: 80, size: 26, values: (_, ticks) => ticks.map(hour) }, { ...axis, size: 74, values: (_, ticks) => ticks.map(show).map(unlessBefore) }],
         series: [
           {},
           ...lines.map((line, at) => ({
@@ -93,4 +98,6 @@ function Chart({ title, times, lines, show, max }: ChartProps) {
 }
 
 const hour = (at: number): string => new Date(at * 1_000).toTimeString().slice(0, 8);
+/// Small figures round to the same words: those stand once.
+const unlessBefore = (text: string, at: number, all: string[]): string => (text === all[at - 1] ? "" : text);
 const round = (value: number): number => (value < 1_000 ? Math.round(value * 100) / 100 : Math.round(value));
