@@ -13,6 +13,7 @@ use certs::{
 };
 use proto::id::AgentId;
 use rustix::fs::FlockOperation;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use crate::config::address::MasterAddress;
@@ -38,7 +39,8 @@ pub struct StateDir {
     _lock: File,
 }
 
-/// What enrolment left: whose agent this is, and its certificate. One file, so that a crash leaves the old or the new.
+/// What enrolment left: whose agent this is, and its certificate. One file together with the key, so that a crash leaves
+/// the old ones or the new ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolment {
     pub master: MasterAddress,
@@ -55,6 +57,9 @@ struct EnrolmentText {
     master_pin: String,
     agent_id: AgentId,
     certificate: String,
+    /// Of the certificate, where it is not `agent.key`: PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 impl StateDir {
@@ -75,23 +80,44 @@ impl StateDir {
         self.dir.join("journal")
     }
 
+    /// The key in use: that of the enrolment, else the one made for the first.
     pub fn key(&self) -> Result<AgentKey, FolderError> {
-        Ok(AgentKey::load_or_create(&self.dir.join("agent.key"))?)
+        let path = enrolment_file(&self.dir);
+        let text =
+            read_secret(&path)?.and_then(|bytes| toml::from_str::<EnrolmentText>(str::from_utf8(&bytes).ok()?).ok());
+        match text.and_then(|text| text.key) {
+            Some(pem) => AgentKey::from_pem(&pem.into()).ok_or(FolderError::Damaged(path)),
+            None => Ok(AgentKey::load_or_create(&self.first_key())?),
+        }
+    }
+
+    fn first_key(&self) -> PathBuf {
+        self.dir.join("agent.key")
     }
 
     pub fn enrolment(&self) -> Result<Option<Enrolment>, FolderError> {
         read_enrolment(&self.dir)
     }
 
-    pub fn save_enrolment(&self, enrolment: &Enrolment) -> Result<(), FolderError> {
+    /// Keeps the enrolment with its key. A first key that is not this one is worth nothing any more and goes.
+    pub fn save_enrolment(&self, enrolment: &Enrolment, key: &AgentKey) -> Result<(), FolderError> {
+        let first = read_secret(&self.first_key())?.and_then(|bytes| String::from_utf8(bytes).ok());
+        let first = first.and_then(|pem| AgentKey::from_pem(&pem.into()));
+        let is_first = first.is_some_and(|first| first.key_sha256() == key.key_sha256());
         let text = EnrolmentText {
             master: enrolment.master.to_string(),
             master_pin: enrolment.pin.to_string(),
             agent_id: enrolment.agent_id.clone(),
             certificate: hex::encode(&enrolment.certificate_der),
+            key: (!is_first).then(|| key.pem().expose_secret().to_owned()),
         };
         let text = toml::to_string(&text).unwrap_or_default();
-        Ok(write_secret(&enrolment_file(&self.dir), text.as_bytes())?)
+        write_secret(&enrolment_file(&self.dir), text.as_bytes())?;
+        if !is_first {
+            // It comes again with the next enrolment that needs one.
+            let _ = std::fs::remove_file(self.first_key());
+        }
+        Ok(())
     }
 
     /// The master's time as it was last told, Unix milliseconds; 0 if it never was.
@@ -162,8 +188,13 @@ mod tests {
             not_before_ms: identity.not_before_ms,
             not_after_ms: identity.not_after_ms,
         };
-        state.save_enrolment(&enrolment).unwrap();
-        assert_eq!(state.enrolment().unwrap(), Some(enrolment));
+        state.save_enrolment(&enrolment, &state.key().unwrap()).unwrap();
+        assert_eq!(state.enrolment().unwrap().as_ref(), Some(&enrolment));
+        let new = AgentKey::generate().unwrap();
+        assert_ne!(state.key().unwrap().key_sha256(), new.key_sha256());
+        state.save_enrolment(&enrolment, &new).unwrap();
+        assert_eq!(state.key().unwrap().key_sha256(), new.key_sha256());
+        assert!(!state.first_key().exists(), "the old key is left on the disk");
         write_secret(&enrolment_file(&state.dir), b"master = 1").unwrap();
         assert!(matches!(state.enrolment(), Err(FolderError::Damaged(_))));
     }

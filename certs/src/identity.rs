@@ -6,6 +6,7 @@ use std::path::Path;
 use proto::id::AgentId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::PrivateKeyDer;
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
@@ -78,6 +79,21 @@ impl AgentKey {
     /// copy of an identity.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         load_or_create_key(path).map(Self)
+    }
+
+    /// A fresh one, on no disk yet.
+    pub fn generate() -> Result<Self, KeyError> {
+        generate_key().map(Self).map_err(KeyError::Generate)
+    }
+
+    /// From what [`pem`](Self::pem) gave.
+    pub fn from_pem(pem: &SecretString) -> Option<Self> {
+        parse_key(pem.expose_secret().as_bytes()).ok().map(Self)
+    }
+
+    /// The private key itself, for a file that nobody else reads.
+    pub fn pem(&self) -> SecretString {
+        self.0.serialize_pem().into()
     }
 
     /// A certificate request signed by this key. It asks for nothing: the master writes subject, names and dates.

@@ -119,6 +119,8 @@ pub enum FromMaster {
         grace_ms: u32,
         retry_after_ms: u32,
     },
+    /// Make a new key: offer its request by [`EnrolRequest::Renew`](crate::enrol::EnrolRequest), then use it.
+    RotateKey,
 }
 
 impl Message for Hello {

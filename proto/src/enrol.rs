@@ -23,7 +23,8 @@ pub enum EnrolRequest {
         #[serde(with = "wire::bytes")]
         csr_der: Vec<u8>,
     },
-    /// With the client certificate presented in TLS (even one that ran out): a new one for the same key.
+    /// With the client certificate presented in TLS (even one that ran out): a new one for the same key. For another key
+    /// only after [`RotateKey`](crate::control::FromMaster::RotateKey): it counts, and the old one no more, from its first use.
     Renew {
         #[serde(with = "wire::bytes")]
         csr_der: Vec<u8>,

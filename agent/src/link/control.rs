@@ -140,6 +140,10 @@ impl Serving {
                 let retry_after = Duration::from_millis(retry_after_ms.into());
                 self.drain = Some(Draining { code, until, retry_after });
             }
+            FromMaster::RotateKey => {
+                tracing::info!("the master asks for a new key");
+                self.renewal.rotate();
+            }
         }
         Ok(())
     }
@@ -240,6 +244,8 @@ impl Heard {
 struct Renewing {
     renewal: Option<Renewal>,
     not_before: Instant,
+    /// The master asked for a new key.
+    rotate: bool,
     running: JoinSet<Result<(), EnrolError>>,
     context: Arc<Context>,
 }
@@ -247,13 +253,28 @@ struct Renewing {
 impl Renewing {
     fn new(context: &Arc<Context>) -> Self {
         let context = context.clone();
-        Self { renewal: next_renewal(&context), not_before: Instant::now(), running: JoinSet::new(), context }
+        let (renewal, not_before) = (next_renewal(&context), Instant::now());
+        Self { renewal, not_before, rotate: false, running: JoinSet::new(), context }
+    }
+
+    /// At once, or after what is under way. One that fails is the master's to ask for again: the old key is still good.
+    fn rotate(&mut self) {
+        self.rotate = true;
+        self.look(&self.context.clone());
     }
 
     fn look(&mut self, context: &Arc<Context>) {
+        if !self.running.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.rotate) {
+            let context = context.clone();
+            self.running.spawn(async move { rotate(&context).await });
+            return;
+        }
         let Some(master_ms) = context.dispatch.freshness.master_ms() else { return };
         let due = self.renewal.is_some_and(|renewal| renewal.is_due(master_ms));
-        if due && self.running.is_empty() && Instant::now() >= self.not_before {
+        if due && Instant::now() >= self.not_before {
             let context = context.clone();
             self.running.spawn(async move { enrol(&context.member, &context.dialer, Purpose::Renew).await });
         }
@@ -266,10 +287,17 @@ impl Renewing {
                 self.renewal = next_renewal(&self.context);
                 tracing::info!("the certificate was renewed");
             }
-            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the certificate was not renewed; trying again"),
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the certificate was not renewed"),
             Err(error) => tracing::error!(%error, "the renewal failed"),
         }
     }
+}
+
+/// A new key, and its first use, from which on the old one is worth nothing. Where only the use fails, the next line's
+/// makes up for it.
+async fn rotate(context: &Context) -> Result<(), EnrolError> {
+    enrol(&context.member, &context.dialer, Purpose::Rotate).await?;
+    enrol(&context.member, &context.dialer, Purpose::Renew).await
 }
 
 fn next_renewal(context: &Context) -> Option<Renewal> {

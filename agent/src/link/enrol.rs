@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use certs::identity::AgentKey;
 use proto::{
     code::Code,
     control::Refusal,
@@ -52,13 +53,16 @@ pub enum EnrolError {
 pub enum Purpose {
     Enrol,
     Renew,
+    /// A certificate for a new key, which counts from its first use.
+    Rotate,
 }
 
 /// Gets a certificate and keeps it.
 pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> Result<(), EnrolError> {
-    let csr_der = member.csr_der()?;
+    let key = if purpose == Purpose::Rotate { Arc::new(AgentKey::generate()?) } else { member.key() };
+    let csr_der = key.csr_der()?;
     let request = match purpose {
-        Purpose::Renew => EnrolRequest::Renew { csr_der },
+        Purpose::Renew | Purpose::Rotate => EnrolRequest::Renew { csr_der },
         Purpose::Enrol => match member.proof().ok_or(EnrolError::NoSecret)? {
             Proof::Secret(secret) => EnrolRequest::Enrol {
                 agent_id: member.agent_id.clone(),
@@ -72,7 +76,7 @@ pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> R
             },
         },
     };
-    let tls = member.enrol_tls(purpose == Purpose::Renew)?;
+    let tls = member.enrol_tls(purpose != Purpose::Enrol)?;
     let dialed = connect(dialer, &member.master, tls).await?;
     let reply = exchange(&dialed, &request).await;
     stream::close(&dialed.connection, Code::DONE);
@@ -84,7 +88,7 @@ pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> R
         EnrolReply::Issued(issued) => {
             let keeping = member.clone();
             let kept = tokio::task::spawn_blocking(move || {
-                keeping.keep(&issued)?;
+                keeping.keep(&issued, key)?;
                 keeping.keep_time(issued.master_time_ms);
                 Ok(())
             });

@@ -60,15 +60,21 @@ pub struct Member {
     pub agent_id: AgentId,
     proof: Option<Proof>,
     left_by_installer: Option<PathBuf>,
-    key: AgentKey,
     state: StateDir,
     freshness: Arc<Freshness>,
-    enrolment: Mutex<Option<Enrolment>>,
+    identity: Mutex<Identity>,
+}
+
+/// A key, and what was issued for it.
+#[derive(Debug, Clone)]
+struct Identity {
+    key: Arc<AgentKey>,
+    enrolment: Option<Enrolment>,
 }
 
 impl Member {
     pub fn new(state: StateDir, join: Join, freshness: Arc<Freshness>) -> Result<Self, MemberError> {
-        let key = state.key()?;
+        let key = Arc::new(state.key()?);
         let enrolment = fitting(state.enrolment()?, &join)?;
         let known = |missing: &'static str| enrolment.as_ref().ok_or(missing);
         let master = join.master.ok_or("master").or_else(|missing| known(missing).map(|known| known.master.clone()));
@@ -82,9 +88,9 @@ impl Member {
         let proof = join.proof.as_ref().map(drop).ok_or("agent_secret").or_else(|missing| known(missing).map(drop));
         match (master, pin, agent_id, proof) {
             (Ok(master), Ok(pin), Ok(agent_id), Ok(())) => {
-                let enrolment = Mutex::new(enrolment);
+                let identity = Mutex::new(Identity { key, enrolment });
                 let (proof, left_by_installer) = (join.proof, join.left_by_installer);
-                let member = Self { master, pin, agent_id, proof, left_by_installer, key, state, freshness, enrolment };
+                let member = Self { master, pin, agent_id, proof, left_by_installer, state, freshness, identity };
                 if member.enrolment().is_some() {
                     member.forget_left();
                 }
@@ -113,33 +119,35 @@ impl Member {
     }
 
     pub fn enrolment(&self) -> Option<Enrolment> {
-        self.lock().clone()
+        self.lock().enrolment.clone()
     }
 
-    pub fn csr_der(&self) -> Result<Vec<u8>, certs::identity::KeyError> {
-        self.key.csr_der()
+    /// The key in use.
+    pub fn key(&self) -> Arc<AgentKey> {
+        self.lock().key.clone()
     }
 
     /// TLS for a line; `None` before enrolment.
     pub fn line_tls(&self) -> Option<Result<Arc<ClientConfig>, TlsError>> {
-        let enrolment = self.enrolment()?;
-        Some(tls::agent_line_config(&self.pin, &self.key, &enrolment.certificate_der, self.at_least_ms()))
+        let Identity { key, enrolment } = self.lock().clone();
+        Some(tls::agent_line_config(&self.pin, &key, &enrolment?.certificate_der, self.at_least_ms()))
     }
 
     /// TLS for a first enrolment, which presents nothing, or for a renewal, which presents the certificate it renews.
     pub fn enrol_tls(&self, renewal: bool) -> Result<Arc<ClientConfig>, TlsError> {
-        let enrolment = self.enrolment().filter(|_| renewal);
-        let client = enrolment.as_ref().map(|enrolment| (&self.key, enrolment.certificate_der.as_slice()));
+        let Identity { key, enrolment } = self.lock().clone();
+        let enrolment = enrolment.filter(|_| renewal);
+        let client = enrolment.as_ref().map(|enrolment| (&*key, enrolment.certificate_der.as_slice()));
         tls::agent_enrol_config(&self.pin, client, self.at_least_ms())
     }
 
-    /// Checks that a certificate is this agent's, and keeps it. Blocks on the disk.
-    pub fn keep(&self, issued: &Issued) -> Result<(), NotOurs> {
+    /// Checks that a certificate is this agent's and of this key, and keeps both. Blocks on the disk.
+    pub fn keep(&self, issued: &Issued, key: Arc<AgentKey>) -> Result<(), NotOurs> {
         let identity = peer_identity(&issued.certificate_der)?;
         if identity.agent_id != self.agent_id {
             return Err(NotOurs::OtherAgent(identity.agent_id));
         }
-        if identity.key_sha256 != self.key.key_sha256() {
+        if identity.key_sha256 != key.key_sha256() {
             return Err(NotOurs::OtherKey);
         }
         let enrolment = Enrolment {
@@ -150,8 +158,8 @@ impl Member {
             not_before_ms: identity.not_before_ms,
             not_after_ms: identity.not_after_ms,
         };
-        self.state.save_enrolment(&enrolment)?;
-        *self.lock() = Some(enrolment);
+        self.state.save_enrolment(&enrolment, &key)?;
+        *self.lock() = Identity { key, enrolment: Some(enrolment) };
         self.forget_left();
         Ok(())
     }
@@ -172,8 +180,8 @@ impl Member {
         self.master_ms().clamp(MADE_ON_MS, PLAUSIBLE_UNTIL_MS)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Enrolment>> {
-        self.enrolment.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

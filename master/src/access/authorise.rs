@@ -11,6 +11,8 @@ pub enum Action {
     AgentChange,
     AgentRemove,
     AgentResecret,
+    /// A new key for an agent that is there.
+    AgentRotate,
     CommandRun,
     ExecRun,
     ExecCancel,
@@ -96,6 +98,7 @@ impl Action {
         Self::AgentChange,
         Self::AgentRemove,
         Self::AgentResecret,
+        Self::AgentRotate,
         Self::CommandRun,
         Self::ExecRun,
         Self::ExecCancel,
@@ -139,7 +142,9 @@ impl Action {
     pub fn permission(self) -> Permission {
         match self {
             Self::AgentsList | Self::AgentRead => Permission::AgentsRead,
-            Self::AgentAdd | Self::AgentChange | Self::AgentRemove | Self::AgentResecret => Permission::AgentsWrite,
+            Self::AgentAdd | Self::AgentChange | Self::AgentRemove | Self::AgentResecret | Self::AgentRotate => {
+                Permission::AgentsWrite
+            }
             Self::CommandRun => Permission::CommandsRun,
             Self::ExecRun | Self::ExecCancel | Self::ExecRead => Permission::ExecRun,
             Self::ShellOpen | Self::ShellClose => Permission::ShellsOpen,
@@ -188,6 +193,7 @@ impl Action {
             | Self::AgentChange
             | Self::AgentRemove
             | Self::AgentResecret
+            | Self::AgentRotate
             | Self::CommandRun
             | Self::ExecRun
             | Self::ExecCancel

@@ -29,6 +29,7 @@ mod origin;
 mod panel;
 mod presence;
 pub mod problem;
+mod rotations;
 pub mod routes;
 mod session;
 mod shells;
@@ -118,6 +119,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(agents::show, agents::change, agents::remove))
         .routes(routes!(agents::timeline))
         .routes(routes!(agents::secret))
+        .routes(routes!(rotations::rotate))
         .routes(routes!(live::samples))
         .routes(routes!(live::live))
         .routes(routes!(commands::call))

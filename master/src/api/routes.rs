@@ -84,6 +84,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/agents/{id}/samples", Action::AgentRead, Repeat::Harmless),
     route("GET", "/api/v1/live", Action::AgentsList, Repeat::Harmless),
     route("POST", "/api/v1/agents/{id}/secret", Action::AgentResecret, Repeat::AnsweredSecretly),
+    route("POST", "/api/v1/agents/{id}/rotate", Action::AgentRotate, Repeat::Answered),
     route("POST", "/api/v1/agents/{id}/commands", Action::CommandRun, Repeat::Answered),
     route("POST", "/api/v1/agents/{id}/exec", Action::ExecRun, Repeat::Refused),
     route("GET", "/api/v1/agents/{id}/execs", Action::ExecRead, Repeat::Harmless),

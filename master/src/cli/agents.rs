@@ -62,6 +62,9 @@ enum Command {
     /// Issue a new secret for an agent that must enrol again
     #[command(after_help = "Example:\n  landline agents resecret home-1")]
     Resecret { id: String },
+    /// Give a connected agent a new key; the old one is refused from then on, and the line stays up
+    #[command(after_help = "Example:\n  landline agents rotate home-1")]
+    Rotate { id: String },
     /// Remove an agent, its tunnels and its certificate
     #[command(after_help = "Example:\n  landline agents rm home-1")]
     Rm { id: String },
@@ -91,6 +94,10 @@ impl Agents {
             Command::Resecret { id } => {
                 let credentials: Credentials = client.post_once(&format!("{}/secret", path(&id)), &json!({})).await?;
                 output::print(format, &credentials, enrolment)?;
+            }
+            Command::Rotate { id } => {
+                client.act(&format!("{}/rotate", path(&id))).await?;
+                output::print(format, &json!({ "id": id }), |_| format!("{id} has a new key; its old one is refused"))?;
             }
             Command::Rm { id } => client.delete(&path(&id)).await?,
         }

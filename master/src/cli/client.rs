@@ -160,6 +160,11 @@ impl Client {
         self.read(self.request(Method::PATCH, path).json(body)).await
     }
 
+    /// A POST whose answer has no body.
+    pub(crate) async fn act(&self, path: &str) -> Result<(), CallError> {
+        self.send(self.request(Method::POST, path).timeout(ANSWER_WITHIN)).await.map(drop)
+    }
+
     /// For answers without a body.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), CallError> {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_WITHIN)).await.map(drop)

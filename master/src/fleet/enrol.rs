@@ -23,7 +23,7 @@ use crate::{
     metrics::code_label,
     store::{
         audit::AuditEntry,
-        enrolments::{Certificate, EnrolAttempt, EnrolError, IssueFailure, RenewError},
+        enrolments::{Certificate, EnrolAttempt, EnrolError, IssueFailure, RenewError, RenewedKeys},
     },
 };
 
@@ -121,16 +121,26 @@ async fn renew(fleet: &Arc<Fleet>, connection: &quinn::Connection, csr_der: &[u8
     let address = connection.remote_address().ip();
     let certificate = peer_certificate(connection).ok_or(Code::CERTIFICATE_REQUIRED)?;
     let identity = peer_identity(&certificate).map_err(|_| Code::UNKNOWN_IDENTITY)?;
-    if csr_key_sha256(csr_der).map_err(|_| Code::BAD_CSR)? != identity.key_sha256 {
+    let requested = csr_key_sha256(csr_der).map_err(|_| Code::BAD_CSR)?;
+    let keys = RenewedKeys { presented: identity.key_sha256, requested };
+    let offer = keys.requested != keys.presented;
+    // Whoever stole a key must not be able to lock its owner out with another.
+    if offer && !fleet.rotations.is_wanted(&identity.agent_id) {
         return Err(Code::BAD_CSR);
     }
-    let audit = entry(fleet, &identity.agent_id, "agent.renew", address);
+    let audit = entry(fleet, &identity.agent_id, if offer { "agent.offer_key" } else { "agent.renew" }, address);
     let issue = |_generation| issue(fleet, csr_der, &identity.agent_id);
-    let renewed = fleet.store.enrolments().renew(&identity.agent_id, &identity.key_sha256, issue, &audit).await;
+    let renewed = fleet.store.enrolments().renew(&identity.agent_id, keys, issue, &audit).await;
     match renewed {
-        Ok(certificate) => {
-            fleet.events.publish(Draft::new("agent.renewed").agent(&identity.agent_id));
-            Ok(issued(fleet, certificate.der))
+        Ok(renewed) => {
+            match (renewed.first_use, offer) {
+                (true, _) => fleet.rotated(&identity.agent_id),
+                (false, false) => {
+                    fleet.events.publish(Draft::new("agent.renewed").agent(&identity.agent_id));
+                }
+                (false, true) => {}
+            }
+            Ok(issued(fleet, renewed.certificate.der))
         }
         Err(error) => {
             let code = match &error {

@@ -1,7 +1,7 @@
 //! From a finished handshake to Welcome: who is this, may it connect, and does another line of the same agent stand in
 //! the way. Identity is the verified certificate and nothing else (SECURITY R3).
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use certs::identity::{PeerIdentity, peer_identity};
 use proto::{
@@ -63,7 +63,7 @@ pub(super) async fn authenticate(fleet: &Arc<Fleet>, connection: &quinn::Connect
             return None;
         }
     };
-    match admit(fleet, &certificate, &hello).await {
+    match admit(fleet, &certificate, &hello, connection.remote_address().ip()).await {
         Ok((identity, version)) => {
             control.recv.set_max(FRAME_MAX);
             Some(Admitted { identity, hello, control, version })
@@ -75,7 +75,12 @@ pub(super) async fn authenticate(fleet: &Arc<Fleet>, connection: &quinn::Connect
     }
 }
 
-async fn admit(fleet: &Arc<Fleet>, certificate: &[u8], hello: &Hello) -> Result<(PeerIdentity, u16), Code> {
+async fn admit(
+    fleet: &Arc<Fleet>,
+    certificate: &[u8],
+    hello: &Hello,
+    address: IpAddr,
+) -> Result<(PeerIdentity, u16), Code> {
     let version = common_version(&hello.versions).ok_or(Code::VERSION)?;
     let identity = peer_identity(certificate).map_err(|_| Code::UNKNOWN_IDENTITY)?;
     let found = fleet.store.agents().identity(&identity.agent_id).await;
@@ -90,12 +95,27 @@ async fn admit(fleet: &Arc<Fleet>, certificate: &[u8], hello: &Hello) -> Result<
     if let Some(old) = fleet.line(&identity.agent_id) {
         challenge(fleet, &old, hello).await?;
     }
+    if on_record.key_sha256 != Some(identity.key_sha256) {
+        take_offered(fleet, &identity, address).await?;
+    }
     Ok((identity, version))
+}
+
+/// The first line with a key that was offered: from now on it is the only one.
+async fn take_offered(fleet: &Fleet, identity: &PeerIdentity, address: IpAddr) -> Result<(), Code> {
+    let PeerIdentity { agent_id, key_sha256, not_after_ms, .. } = identity;
+    let audit = Actor::Agent(agent_id.clone()).did("agent.renew").agent(agent_id).source(address);
+    let taken = fleet.store.enrolments().take_offered(agent_id, key_sha256, *not_after_ms, &audit).await;
+    if !taken.map_err(|_| Code::BUSY)? {
+        return Err(Code::UNKNOWN_IDENTITY);
+    }
+    fleet.rotated(agent_id);
+    Ok(())
 }
 
 /// Whether this agent with this key may connect, its certificate's age aside.
 fn check_status(on_record: &Identity, identity: &PeerIdentity) -> Result<(), Code> {
-    if on_record.key_sha256 != Some(identity.key_sha256) {
+    if ![on_record.key_sha256, on_record.next_key_sha256].contains(&Some(identity.key_sha256)) {
         return Err(Code::UNKNOWN_IDENTITY);
     }
     match on_record.status {

@@ -7,6 +7,7 @@ mod hello;
 mod history;
 mod line;
 mod registry;
+mod rotations;
 mod serve;
 mod steady;
 mod work;
@@ -38,7 +39,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{hello::Admitted, history::History, line::LineParts, registry::Registry};
+use self::{hello::Admitted, history::History, line::LineParts, registry::Registry, rotations::Rotations};
 pub use self::{
     history::{SAMPLES, Sample},
     line::Line,
@@ -93,6 +94,7 @@ pub struct Fleet {
     registry: Registry,
     beats: DashMap<AgentId, watch::Sender<u64>>,
     history: History,
+    rotations: Rotations,
     credit: Arc<CreditPool>,
     epochs: AtomicU64,
     tasks: TaskTracker,
@@ -116,6 +118,7 @@ impl Fleet {
             registry: Registry::default(),
             beats: DashMap::new(),
             history: History::default(),
+            rotations: Rotations::default(),
             credit: CreditPool::new(PROCESS_CREDIT_MAX),
             epochs: AtomicU64::new(first_epoch),
             tasks: TaskTracker::new(),

@@ -28,6 +28,21 @@ pub struct Enrolled {
     pub repeated: bool,
 }
 
+/// The key that a renewal comes with, and the one it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct RenewedKeys {
+    pub presented: Sha256,
+    pub requested: Sha256,
+}
+
+/// What came of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    pub certificate: Certificate,
+    /// True when the key was an offered one until now: the one before it is worth nothing any more.
+    pub first_use: bool,
+}
+
 /// Who asks, with what.
 #[derive(Debug, Clone)]
 pub struct EnrolAttempt<'a> {
@@ -118,26 +133,54 @@ impl Enrolments<'_> {
         Ok(Enrolled { certificate_der: certificate.der, repeated: false })
     }
 
-    /// A new certificate for the key on record, even when the old one ran out.
+    /// A new certificate for the key on record, even when the old one ran out. One for another key is an offer: that key
+    /// takes the place of the one on record when it is itself the one that is presented. An agent that renews the old key
+    /// did not take the offer.
     pub async fn renew(
         &self,
         agent_id: &AgentId,
-        key_sha256: &Sha256,
+        keys: RenewedKeys,
         issue: impl FnOnce(u64) -> Result<Certificate, IssueFailure>,
         audit: &AuditEntry,
-    ) -> Result<Certificate, RenewError> {
+    ) -> Result<Renewed, RenewError> {
         let mut write = self.0.begin(&self.0.pools.write, "enrolments.renew", ENROLMENT_WITHIN).await?;
         let identity = agents::lock(&mut write, agent_id).await?.ok_or(RenewError::UnknownIdentity)?;
-        if identity.key_sha256.as_ref() != Some(key_sha256) {
+        let on_record = identity.key_sha256 == Some(keys.presented);
+        let first_use = identity.next_key_sha256 == Some(keys.presented);
+        let offer = keys.requested != keys.presented;
+        if !on_record && (offer || !first_use) {
             return Err(RenewError::UnknownIdentity);
         }
         if identity.status == AgentStatus::Suspended {
             return Err(RenewError::Suspended);
         }
         let certificate = issue(identity.generation + 1).map_err(RenewError::Issue)?;
-        record(&mut write, agent_id, key_sha256, &certificate).await?;
+        if offer {
+            let sql = Sql::new("UPDATE agents SET next_key_sha256 = $1 WHERE id = $2");
+            write.execute(sql.bind(&keys.requested).bind(agent_id)).await?;
+        } else {
+            record(&mut write, agent_id, &keys.requested, &certificate).await?;
+        }
         write.commit_audited(audit).await?;
-        Ok(certificate)
+        Ok(Renewed { certificate, first_use })
+    }
+
+    /// The offered key comes into use with a line of its own. False if it is not the one that was offered.
+    pub async fn take_offered(
+        &self,
+        agent_id: &AgentId,
+        key_sha256: &Sha256,
+        not_after_ms: i64,
+        audit: &AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let mut write = self.0.begin(&self.0.pools.write, "enrolments.take_offered", ENROLMENT_WITHIN).await?;
+        let identity = agents::lock(&mut write, agent_id).await?;
+        if identity.and_then(|identity| identity.next_key_sha256) != Some(*key_sha256) {
+            return Ok(false);
+        }
+        record(&mut write, agent_id, key_sha256, &Certificate { der: Vec::new(), not_after_ms }).await?;
+        write.commit_audited(audit).await?;
+        Ok(true)
     }
 }
 
@@ -199,7 +242,8 @@ pub(super) async fn record(
     certificate: &Certificate,
 ) -> Result<(), StoreError> {
     let sql = Sql::new(
-        "UPDATE agents SET key_sha256 = $1, certificate_not_after_ms = $2, generation = generation + 1 WHERE id = $3",
+        "UPDATE agents SET key_sha256 = $1, next_key_sha256 = NULL, certificate_not_after_ms = $2,
+                generation = generation + 1 WHERE id = $3",
     );
     write.execute(sql.bind(key_sha256).bind(certificate.not_after_ms).bind(agent_id)).await?;
     Ok(())

@@ -13,6 +13,7 @@ const ALL: &[&str] = &[
     include_str!("migrations/0004_pins.sql"),
     include_str!("migrations/0005_audit_filters.sql"),
     include_str!("migrations/0006_operators.sql"),
+    include_str!("migrations/0007_next_keys.sql"),
 ];
 
 /// Any number no other program takes: two masters on one PostgreSQL must not migrate at once.

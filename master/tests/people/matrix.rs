@@ -44,6 +44,7 @@ const EXPECTED: &[(&str, &str, Least)] = &[
     ("GET", "/api/v1/agents/{id}/samples", Viewer),
     ("GET", "/api/v1/live", Viewer),
     ("POST", "/api/v1/agents/{id}/secret", Admin),
+    ("POST", "/api/v1/agents/{id}/rotate", Admin),
     ("POST", "/api/v1/agents/{id}/commands", Operator),
     ("POST", "/api/v1/agents/{id}/exec", Operator),
     ("GET", "/api/v1/agents/{id}/execs", Operator),

@@ -185,4 +185,12 @@ fn what_a_master_says() {
         8827                                                # retry_after_ms: 5,000
         "#,
     );
+    frozen(
+        "from_master",
+        "rotate_key",
+        FromMaster::RotateKey,
+        r#"
+        02                                                  # RotateKey
+        "#,
+    );
 }

@@ -132,6 +132,7 @@ pub(crate) fn from_master() -> impl Strategy<Value = FromMaster> {
             grace_ms,
             retry_after_ms
         }),
+        Just(FromMaster::RotateKey),
     ]
 }
 

@@ -38,6 +38,7 @@ mod people;
 mod proxies;
 mod readme;
 mod recordings;
+mod rotation;
 mod secrets;
 mod shells;
 mod starts;

@@ -195,6 +195,8 @@ impl Line {
                 message = self.control.recv.next::<FromMaster>() => match message {
                     Ok(FromMaster::HeartbeatAck { .. }) => agent.counters.acknowledged(),
                     Ok(FromMaster::Drain { code, .. }) => break code,
+                    // A simulated agent has one key.
+                    Ok(FromMaster::RotateKey) => {}
                     Err(error) => break error.code(),
                 },
                 stream = self.dialed.connection.accept_bi() => match stream {

@@ -63,7 +63,7 @@ impl Agents<'_> {
     /// Status and key, for the handshake.
     pub async fn identity(&self, id: &AgentId) -> Result<Option<Identity>, StoreError> {
         let mut read = self.0.read("agents.identity").await?;
-        let sql = Sql::new("SELECT status, key_sha256, generation FROM agents WHERE id = $1").bind(id);
+        let sql = Sql::new("SELECT status, key_sha256, next_key_sha256, generation FROM agents WHERE id = $1").bind(id);
         read.row(sql).await?.as_ref().map(identity).transpose()
     }
 
@@ -208,7 +208,8 @@ impl Agents<'_> {
 
 /// Locks the agent's row for the rest of the transaction (`FOR UPDATE` in words both engines know) and reads its identity.
 pub(super) async fn lock(write: &mut Write, id: &AgentId) -> Result<Option<Identity>, StoreError> {
-    let sql = Sql::new("UPDATE agents SET id = id WHERE id = $1 RETURNING status, key_sha256, generation").bind(id);
+    let returning = "UPDATE agents SET id = id WHERE id = $1 RETURNING status, key_sha256, next_key_sha256, generation";
+    let sql = Sql::new(returning).bind(id);
     write.row(sql).await?.as_ref().map(identity).transpose()
 }
 

@@ -122,6 +122,8 @@ pub struct AgentFilter {
 pub struct Identity {
     pub status: AgentStatus,
     pub key_sha256: Option<Sha256>,
+    /// Offered in its place, and not used yet.
+    pub next_key_sha256: Option<Sha256>,
     pub generation: u64,
 }
 
@@ -138,7 +140,8 @@ pub struct Facts {
 pub(super) fn identity(row: &AnyRow) -> Result<Identity, StoreError> {
     let columns = Columns(row);
     let (status, key_sha256) = (columns.parsed("status")?, columns.hash_opt("key_sha256")?);
-    Ok(Identity { status, key_sha256, generation: columns.unsigned("generation")? })
+    let next_key_sha256 = columns.hash_opt("next_key_sha256")?;
+    Ok(Identity { status, key_sha256, next_key_sha256, generation: columns.unsigned("generation")? })
 }
 
 pub(super) fn agent(row: &AnyRow) -> Result<Agent, StoreError> {

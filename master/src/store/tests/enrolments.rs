@@ -14,7 +14,7 @@ use super::*;
 use crate::store::{
     Page, Sha256,
     agents::AgentStatus,
-    enrolments::{Certificate, EnrolAttempt, EnrolError, Enrolled, IssueFailure, RenewError},
+    enrolments::{Certificate, EnrolAttempt, EnrolError, Enrolled, IssueFailure, RenewError, RenewedKeys},
     testing::on_both,
 };
 
@@ -144,14 +144,57 @@ async fn only_a_known_key_renews() {
     on_both(async |store| {
         let a = id("a");
         add(&store, "a", &[]).await;
-        let renew = async |key: Sha256| store.enrolments().renew(&a, &key, issue, &entry("agent.renew")).await;
+        let renew = async |key: Sha256| {
+            let keys = RenewedKeys { presented: key, requested: key };
+            store.enrolments().renew(&a, keys, issue, &entry("agent.renew")).await
+        };
         assert!(matches!(renew(KEY).await, Err(RenewError::UnknownIdentity)));
         enrol(&store, attempt(&a)).await.unwrap();
-        assert_eq!(renew(KEY).await.unwrap().der, b"certificate 2");
+        let renewed = renew(KEY).await.unwrap();
+        assert_eq!((renewed.certificate.der.as_slice(), renewed.first_use), (&b"certificate 2"[..], false));
         assert!(matches!(renew([8; 32]).await, Err(RenewError::UnknownIdentity)));
         store.agents().set_status(&a, AgentStatus::Suspended, &entry("x")).await.unwrap();
         assert!(matches!(renew(KEY).await, Err(RenewError::Suspended)));
         assert_eq!(store.agents().identity(&a).await.unwrap().unwrap().generation, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_offered_key_counts_from_its_first_use_and_the_old_one_until_then() {
+    const NEW: Sha256 = [5; 32];
+    const OTHER: Sha256 = [6; 32];
+    on_both(async |store| {
+        let a = id("a");
+        add(&store, "a", &[]).await;
+        enrol(&store, attempt(&a)).await.unwrap();
+        let renew = async |presented: Sha256, requested: Sha256| {
+            let keys = RenewedKeys { presented, requested };
+            store.enrolments().renew(&a, keys, issue, &entry("agent.renew")).await.map(|renewed| renewed.first_use)
+        };
+        let keys = async || {
+            let identity = store.agents().identity(&a).await.unwrap().unwrap();
+            (identity.key_sha256, identity.next_key_sha256)
+        };
+        // An offer that was never heard of again: the old key renews, and the offer is over.
+        assert!(!renew(KEY, OTHER).await.unwrap());
+        assert_eq!(keys().await, (Some(KEY), Some(OTHER)));
+        assert!(matches!(renew(OTHER, NEW).await, Err(RenewError::UnknownIdentity)), "an offered key offers none");
+        assert!(!renew(KEY, KEY).await.unwrap());
+        assert!(matches!(renew(OTHER, OTHER).await, Err(RenewError::UnknownIdentity)));
+        // One that is used, by a renewal.
+        assert!(!renew(KEY, NEW).await.unwrap());
+        assert!(renew(NEW, NEW).await.unwrap());
+        assert_eq!(keys().await, (Some(NEW), None));
+        assert!(matches!(renew(KEY, KEY).await, Err(RenewError::UnknownIdentity)));
+        // One that is used, by a line.
+        assert!(!renew(NEW, OTHER).await.unwrap());
+        let taken =
+            async |key| store.enrolments().take_offered(&a, &key, NOW + 10, &entry("agent.renew")).await.unwrap();
+        assert!(!taken(KEY).await);
+        assert!(taken(OTHER).await);
+        assert!(!taken(OTHER).await, "it is no offer any more");
+        assert_eq!(keys().await, (Some(OTHER), None));
     })
     .await;
 }
