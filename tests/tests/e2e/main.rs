@@ -8,6 +8,7 @@ mod bad_files;
 mod bad_link;
 mod browser;
 mod browser_journey;
+mod browser_people;
 mod clocks;
 mod crash;
 mod dashboard_host;

@@ -91,6 +91,8 @@ function left(tunnel: Tunnel): string {
 
 function Actions({ tunnel, changed }: { tunnel: Tunnel; changed: () => void }) {
   if (!isOpen(tunnel) || !may("tunnels:write")) return null;
+  // What was refused shows that the row is behind: somebody else was here.
+  const act = (call: Promise<unknown>) => void call.catch(fail).then(changed);
   const web = tunnel.target.scheme !== "tcp" && tunnel.status === "active";
   return (
     <span class="row-actions">
@@ -101,11 +103,11 @@ function Actions({ tunnel, changed }: { tunnel: Tunnel; changed: () => void }) {
       )}
       {web && tunnel.target.scheme === "https" && <Certificate tunnel={tunnel.id} />}
       {!tunnel.standing && (
-        <Button small kind="plain" onClick={() => void extendTunnel(tunnel.id).then(changed, fail)}>
+        <Button small kind="plain" onClick={() => act(extendTunnel(tunnel.id))}>
           Extend
         </Button>
       )}
-      <Button small kind="plain" onClick={() => void closeTunnel(tunnel.id).then(changed, fail)}>
+      <Button small kind="plain" onClick={() => act(closeTunnel(tunnel.id))}>
         Close
       </Button>
     </span>
