@@ -188,7 +188,7 @@ async fn alone_the_fleet_of_thousands_stays_smooth() {
         all.sort_unstable();
         all
     };
-    assert!(figures["rate"].as_u64().expect("rate") >= 80, "{figures}");
+    assert!(figures["rate"].as_u64().expect("rate") >= 70, "{figures}");
     assert!(all("firsts")[0] <= 1_000, "{figures}");
     let filters = all("filters");
     assert!(filters[filters.len() / 2] <= 200 && filters.iter().all(|one| *one <= 1_000), "{figures}");
@@ -196,10 +196,10 @@ async fn alone_the_fleet_of_thousands_stays_smooth() {
     assert!(figures["longest"]["wall"].as_u64().expect("wall") <= 2_000, "{figures}");
 }
 
-/// A hundred changes a second for as long as it is let run; what a busy moment held up follows at once.
+/// A little more than a hundred changes a second for as long as it is let run; what a busy moment held up follows at once.
 async fn events(api: landline_tests::api::Api, agents: u64) {
     const AT_ONCE: usize = 16;
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let mut tick = tokio::time::interval(Duration::from_millis(9));
     let mut under_way = tokio::task::JoinSet::new();
     for number in 0..12_000u64 {
         tick.tick().await;
