@@ -4,6 +4,17 @@ import { check, open } from "./lib/browser.mjs";
 import { look } from "./lib/look.mjs";
 import { given, script, tell } from "./lib/talk.mjs";
 
+/// The same session over a colleague's shoulder.
+async function watched(page) {
+  const other = await page.context().newPage();
+  await other.goto(`${given.url}/sessions`);
+  await other.getByRole("link", { name: "live" }).first().click();
+  const shows = () => other.waitForFunction(() => document.querySelector(".xterm-rows")?.textContent.includes("load average"));
+  const findings = await look(other, given.pictures, "live", shows);
+  await other.close();
+  return findings;
+}
+
 script(async () => {
   const { page, close } = await open();
   const findings = [];
@@ -27,9 +38,10 @@ script(async () => {
   findings.push(...(await look(page, given.pictures, "terminal-empty", sees("No terminal is open here"))));
   await page.getByRole("button", { name: "New terminal" }).click();
   await page.locator(".xterm-helper-textarea").waitFor();
-  await page.keyboard.type("ls --color=always /; uptime\n");
+  await page.keyboard.type("ls --color=always /usr; uptime\n");
   await page.waitForFunction(() => document.querySelector(".xterm-rows")?.textContent.includes("load average"));
   findings.push(...(await look(page, given.pictures, "terminal", sees("Terminal 1"))));
+  findings.push(...(await watched(page)));
   await page.keyboard.type("exit\n");
   await page.getByText("The session is over").waitFor();
 

@@ -121,6 +121,12 @@ async fn every_page_is_fit_for_light_dark_and_phones() {
     agents.pop().expect("three of them").process().terminate(Duration::from_secs(10)).await;
     api.presence("office-fw", "offline", Duration::from_secs(20)).await;
     api.open_tunnel("home-1", master.internal_port, "http").await;
+    let key =
+        json!({ "name": "branches", "uses": 20, "approval": true, "labels": { "site": "oslo" }, "allow": ["shell"] });
+    let key = api.post("/enrolment-keys", key).await;
+    let mut waits = Agent::new(&json!({ "join_token": key["key"], "id": "branch-fw" }), Some(ALLOW_ALL));
+    waits.set("AGENT_ID", "branch-fw");
+    waits.start();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("report.txt"), vec![b'.'; 4711]).unwrap();
     std::fs::create_dir(folder.path().join("logs")).unwrap();
@@ -130,7 +136,7 @@ async fn every_page_is_fit_for_light_dark_and_phones() {
     given["folder"] = json!(folder.path());
     given["more"] = json!([
         { "path": "/audit", "name": "audit", "text": "Verify the chain" },
-        { "path": "/enrol", "name": "enrol", "text": "Add machines" },
+        { "path": "/enrol", "name": "enrol", "text": "Waiting for approval" },
         { "path": "/people", "name": "people", "text": "First password" },
         { "path": "/settings", "name": "settings", "text": "Where you are signed in" },
     ]);
