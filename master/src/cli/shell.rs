@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream::SplitStream};
 use tokio::{
     io::AsyncReadExt,
     signal::unix::{SignalKind, signal},
@@ -249,9 +249,20 @@ impl Following<'_> {
             if let Some(message) = message
                 && let Err(error) = sink.send(message).await
             {
-                return Ok(Over::Lost(error.to_string()));
+                return self.last_words(source, error.to_string()).await;
             }
         }
+    }
+
+    /// What the master said before it hung up on us is still to be heard, and may be the session's end.
+    async fn last_words(&mut self, mut source: SplitStream<WebSocket>, cause: String) -> anyhow::Result<Over> {
+        let deadline = Instant::now() + TOLD_WITHIN;
+        while let Ok(Some(Ok(message))) = tokio::time::timeout_at(deadline, source.next()).await {
+            if let Some(over) = self.hear(message)? {
+                return Ok(over);
+            }
+        }
+        Ok(Over::Lost(cause))
     }
 
     /// Whether these keys leave the session to itself.

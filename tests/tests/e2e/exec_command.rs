@@ -180,3 +180,16 @@ async fn execs_are_listed_shown_read_again_and_cancelled() {
     assert_eq!((cut.status.code(), cut.stdout.as_slice()), (Some(0), &b"01234"[..]));
     assert!(String::from_utf8_lossy(&cut.stderr).contains("--output-max"));
 }
+
+/// With `-t` it is a terminal there, also for a program that is gone before the connection has settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_for_a_program_that_ends_at_once() {
+    let master = Master::start().await;
+    let _agent = master.agent("desk").await;
+    for _ in 0..20 {
+        let line = "test -t 0 && test -t 1 && echo terminal; exit 7";
+        let run = output(landline(&master, &["exec", "desk", "-t", "--", "sh", "-c", line])).await;
+        let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert_eq!((run.status.code(), out.as_ref(), err.as_ref()), (Some(7), "terminal\r\n", ""));
+    }
+}
