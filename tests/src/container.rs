@@ -1,14 +1,19 @@
-//! A machine as bare as a fresh container: a root of its own on a tmpfs with busybox, this machine's libraries read-only,
-//! and process ids of its own. Everything in it, processes and mounts, is gone when its first process is.
+//! A machine as bare as a fresh container: a root of its own on a tmpfs with busybox, this machine's libraries read-only, a
+//! name and process ids of its own; where asked for, a network of its own too, with one wire to this machine. Everything in
+//! it, processes, mounts and wire, is gone when its first process is.
 
 use std::{
-    io::Write,
-    path::PathBuf,
+    io::{BufRead as _, BufReader, Write as _},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
-use crate::{tools::tool, wait::until};
+use crate::{binary, tools::tool, wait::until};
+
+/// What it calls itself.
+pub const HOSTNAME: &str = "bare-machine";
 
 const FILES: &[(&str, &str)] = &[
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
@@ -29,9 +34,28 @@ pub struct Container {
     _folder: tempfile::TempDir,
 }
 
+/// A firewall's web interface that only the container itself reaches, at its own `localhost`.
+#[derive(Debug)]
+pub struct InnerSite {
+    pub port: u16,
+    process: Child,
+}
+
 impl Container {
-    /// One whose `/bin/sh` is `shell` (a path of this machine), with these further programs of this machine.
+    /// One whose `/bin/sh` is `shell` (a path of this machine), with these further programs of this machine. It shares this
+    /// machine's network.
     pub async fn start(shell: &str, programs: &[&str]) -> Self {
+        Self::start_with(shell, programs, &["--mount", "--uts", "--pid"]).await
+    }
+
+    /// The same in a fresh network namespace; and this machine's address on the wire to it.
+    pub async fn start_apart(shell: &str, programs: &[&str]) -> (Self, Ipv4Addr) {
+        let container = Self::start_with(shell, programs, &["--mount", "--uts", "--pid", "--net"]).await;
+        let here = container.wire();
+        (container, here)
+    }
+
+    async fn start_with(shell: &str, programs: &[&str], own: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("root");
         std::fs::create_dir(&root).expect("a root");
@@ -41,7 +65,8 @@ impl Container {
              for d in lib lib64 usr/lib; do mount --bind /$d $d; mount -o remount,bind,ro $d; done; \
              cp {} bin/busybox; chroot . /bin/busybox --install -s /bin; rm -f bin/sh; cp {shell} bin/sh; \
              mknod dev/null c 1 3; mknod dev/urandom c 1 9; mknod dev/random c 1 8; chmod 666 dev/*; chmod 1777 tmp; \
-             mount -t proc none proc; hostname() {{ :; }}; ",
+             mknod -m 666 dev/tty c 5 0; mkdir dev/pts; mount -t devpts -o newinstance,ptmxmode=0666 none dev/pts; \
+             ln -s pts/ptmx dev/ptmx; mount -t proc none proc; bin/busybox hostname {HOSTNAME}; ",
             root.display(),
             tool("busybox").display(),
         );
@@ -56,7 +81,7 @@ impl Container {
             "exec chroot . /bin/busybox sh -c 'echo ready >/tmp/ready; while :; do /bin/busybox sleep 1; done'",
         );
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &setup]);
+        command.args(own).args(["--fork", "--kill-child", "sh", "-c", &setup]);
         let mut process = command.stdin(Stdio::null()).spawn().expect("unshare");
         let children = format!("/proc/{0}/task/{0}/children", process.id());
         let mut pid = None;
@@ -76,7 +101,8 @@ impl Container {
     /// Types `line` into a shell there, as a person would: it is no process's argument.
     pub fn paste(&self, line: &str) -> Output {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid.to_string(), "--mount", "--pid", "--root", "--wd=/", "/bin/sh", "-s"]);
+        command.args(["--target", &self.pid.to_string(), "--mount", "--uts", "--net", "--pid", "--root", "--wd=/"]);
+        command.args(["/bin/sh", "-s"]);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TMPDIR", "/tmp");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut shell = command.spawn().expect("nsenter");
@@ -84,6 +110,43 @@ impl Container {
         input.write_all(format!("{line}\n").as_bytes()).expect("the shell reads");
         drop(input);
         shell.wait_with_output().expect("the shell ends")
+    }
+
+    /// Lays a wire between this machine and the container's network. Both ends go when the container does.
+    fn wire(&self) -> Ipv4Addr {
+        let (name, target) = (format!("ll{}", self.pid), self.pid.to_string());
+        // A net of four addresses for each, by the number of its process.
+        let net = u32::from(Ipv4Addr::new(10, 77, 0, 0)) | (self.pid % (1 << 14)) << 2;
+        let (here, there) = (Ipv4Addr::from(net | 1), Ipv4Addr::from(net | 2));
+        let ip = |inside: bool, arguments: &str| {
+            let mut command = if inside { self.on_its_network(&tool("ip")) } else { Command::new(tool("ip")) };
+            let output = command.args(arguments.split(' ')).output().expect("ip");
+            assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        ip(false, &format!("link add {name} type veth peer name eth0 netns {target}"));
+        ip(false, &format!("addr add {here}/30 dev {name}"));
+        ip(false, &format!("link set {name} up"));
+        ip(true, &format!("addr add {there}/30 dev eth0"));
+        ip(true, "link set lo up");
+        ip(true, "link set eth0 up");
+        here
+    }
+
+    /// A program of this machine, with its files, on the container's network.
+    fn on_its_network(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid.to_string(), "--net"]).arg(program);
+        command
+    }
+
+    /// A site as firewalls have it; its pages bear `name`.
+    pub fn site(&self, name: &str) -> InnerSite {
+        let mut command = self.on_its_network(&binary("firewall-site"));
+        let mut process = command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("nsenter");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("its port");
+        let port = line.trim().parse().unwrap_or_else(|_| panic!("no port of the site: {line:?}"));
+        InnerSite { port, process }
     }
 
     /// Every path in it with mode, owner, and content or target, but for what the kernel shows in it.
@@ -101,6 +164,13 @@ impl Container {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let own = ["sleep 1", "ps -o args", "/bin/sh -s", "COMMAND", "busybox sh -c"];
         text.lines().filter(|line| !own.iter().any(|own| line.contains(own))).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for InnerSite {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, Permissions},
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, ExitStatus},
@@ -77,6 +78,11 @@ impl Master {
 
     /// Writes the configuration and starts nothing.
     pub fn prepare(top: &str, tunnel: &str) -> Self {
+        Self::prepare_at(Ipv4Addr::LOCALHOST, top, tunnel)
+    }
+
+    /// The same with the public listener at another address of this machine.
+    pub fn prepare_at(public: Ipv4Addr, top: &str, tunnel: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (public_port, internal_port, metrics_port) = (free_port(), free_port(), free_port());
         let own_range = OwnRange::take();
@@ -85,7 +91,7 @@ impl Master {
         let data = folder.path().join("data");
         let text = format!(
             "data_dir = {data:?}\n{top}\n\
-             [public]\nlisten = \"127.0.0.1:{public_port}\"\naddress = \"127.0.0.1:{public_port}\"\n\
+             [public]\nlisten = \"{public}:{public_port}\"\naddress = \"{public}:{public_port}\"\n\
              [internal]\nlisten = \"127.0.0.1:{internal_port}\"\n\
              [metrics]\nlisten = \"127.0.0.1:{metrics_port}\"\n\
              [tunnel]\nport_range = \"{first}-{last}\"\n{tunnel}\n"

@@ -16,6 +16,20 @@ pub struct User {
     pub shell: String,
 }
 
+/// Where an account has none that lets anybody in.
+pub const PLAIN_SHELL: &str = "/bin/sh";
+
+impl User {
+    /// What runs when this user opens a shell. Accounts of services name a program there that only refuses; whether there
+    /// may be a shell all the same is the owner's to say, in the policy.
+    pub fn login_shell(&self) -> &str {
+        match Path::new(&self.shell).file_name().and_then(|name| name.to_str()) {
+            None | Some("nologin" | "false") => PLAIN_SHELL,
+            Some(_) => &self.shell,
+        }
+    }
+}
+
 /// A user by name or by number.
 pub fn find(name: &str) -> Option<User> {
     find_in(Path::new(PASSWD), |user| user.name == name || user.uid.to_string() == name)
@@ -57,6 +71,20 @@ fn read_line(line: &str) -> Option<User> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_of_a_service_has_a_plain_shell() {
+        for (shell, runs) in [
+            ("/bin/zsh", "/bin/zsh"),
+            ("", "/bin/sh"),
+            ("/usr/sbin/nologin", "/bin/sh"),
+            ("/sbin/nologin", "/bin/sh"),
+            ("/bin/false", "/bin/sh"),
+        ] {
+            let user = read_line(&format!("agent:x:900:900::/:{shell}")).unwrap();
+            assert_eq!(user.login_shell(), runs, "{shell}");
+        }
+    }
 
     #[test]
     fn root_is_found_by_name_and_number() {

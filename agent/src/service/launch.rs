@@ -97,8 +97,7 @@ pub(super) struct OnTerminal<'a> {
 /// the handles are dropped but the hang-up of the terminal.
 pub(super) fn launch_on_terminal(launch: &Launch<'_>, on: &OnTerminal<'_>) -> Result<(Child, Pty), LaunchError> {
     let user = user(launch.run_as)?;
-    let shell = user.as_ref().map(|user| user.shell.clone()).filter(|shell| !shell.is_empty());
-    let shell = shell.unwrap_or_else(|| "/bin/sh".to_owned());
+    let shell = user.as_ref().map_or(users::PLAIN_SHELL, User::login_shell).to_owned();
     let program = launch.argv.first().unwrap_or(&shell);
     let failed = |source: io::Error| LaunchError::Spawn { program: program.clone(), source };
     let (pty, pts) = pty_process::open().map_err(|error| failed(plain(error)))?;
@@ -170,7 +169,8 @@ fn set_environment(command: &mut Command, user: Option<&User>, launch: &Launch<'
         }
     }
     if let Some(user) = user {
-        command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name).env("SHELL", &user.shell);
+        command.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
+        command.env("SHELL", user.login_shell());
     }
     // The request id is ours: a caller's variable of that name would hide leftovers.
     command.envs(launch.env.iter().filter(|(name, _)| name != REQUEST_VARIABLE).map(|(name, value)| (name, value)));

@@ -38,9 +38,11 @@ async fn login(request: Request<Incoming>, state: &State) -> Answer {
     let id = hex::encode(rand::random::<[u8; 16]>());
     state.sessions().insert(id.clone());
     let mut answer = redirect(&format!("{}/index.php", state.origin));
-    for cookie in
-        [format!("PHPSESSID={id}; Path=/; Secure; HttpOnly; SameSite=Lax"), theme(&state.name, &state.authorities[0])]
-    {
+    for cookie in [
+        format!("PHPSESSID={id}; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        theme(&state.name, &state.authorities[0]),
+        everywhere(&state.name),
+    ] {
         answer.headers_mut().append(header::SET_COOKIE, cookie.parse().expect("a cookie"));
     }
     answer
@@ -50,6 +52,11 @@ async fn login(request: Request<Incoming>, state: &State) -> Answer {
 fn theme(name: &str, authority: &str) -> String {
     let host = authority.split(':').next().unwrap_or_default();
     format!("theme={name}; Path=/; Domain={host}")
+}
+
+/// For the parent domain of all tunnels, as a hostile or careless target might.
+fn everywhere(name: &str) -> String {
+    format!("everywhere={name}; Path=/; Domain=gw.test")
 }
 
 fn status(request: &Request<Incoming>, state: &State) -> Answer {

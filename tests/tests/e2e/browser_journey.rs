@@ -1,11 +1,12 @@
-//! An operator's first hour in a real Chromium, from the one-time link to the replay, with the web pages of two machines
-//! beside each other. What each step must show stands in `tests/browser/journey.mjs`.
+//! An operator's first hour in a real Chromium, from the one-time link to the replay: a bare machine with a network of its
+//! own becomes an agent by the line as the page shows it, is worked on, and shows its web page beside another machine's.
+//! What each step must show stands in `tests/browser/journey.mjs`.
 
 use std::time::Duration;
 
 use landline_tests::{
     browser::Browser,
-    container::Container,
+    container::{Container, HOSTNAME},
     firewall_site::{FirewallSite, PASSWORD, USER},
     master::Master,
     tools::tool,
@@ -19,39 +20,38 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_first_hour() {
+    let (bare, here) = Container::start_apart(&tool("dash").display().to_string(), &["curl"]).await;
     // One parent domain for all tunnels, so that cookies could be shared if anything let them.
-    let mut master = Master::prepare("gateway.domain = \"gw.test\"\n", "");
+    let mut master = Master::prepare_at(here, "gateway.domain = \"gw.test\"\n", "");
     master.hand_out_agents();
     master.run().await;
-    let bare = Container::start(&tool("dash").display().to_string(), &["curl"]).await;
-    let _agents = (master.agent("fw-1").await, master.agent("fw-2").await);
-    let sites = (FirewallSite::start("first firewall").await, FirewallSite::start("second firewall").await);
-    let folder = tempfile::tempdir().unwrap();
+    let _other = master.agent("fw-2").await;
+    let sites = (bare.site("first firewall"), FirewallSite::start("second firewall").await);
+    assert!(bare.paste("mkdir -m 777 /tmp/dropped").status.success());
     let given = json!({
         "url": master.url(),
         "setup": master.setup_link(),
         "rules": "MAP *.gw.test 127.0.0.1",
         "agents": [
-            { "id": "fw-1", "port": sites.0.port, "name": "first firewall" },
+            { "id": HOSTNAME, "port": sites.0.port, "name": "first firewall" },
             { "id": "fw-2", "port": sites.1.port, "name": "second firewall" },
         ],
         "user": USER,
         "password": PASSWORD,
-        "folder": folder.path(),
-        "enrol": true,
+        "folder": "/tmp/dropped",
         "actions": ["operator.setup", "agent.enrol", "shell.start", "file.write", "file.read", "tunnel.open", "tunnel.close"],
         "size": UPLOAD,
     });
     let mut browser = Browser::start("journey", &given);
     let asked = browser.until("paste", STEP).await;
     let line = asked.last().and_then(|asked| asked["line"].as_str()).expect("a line").to_owned();
-    let line = line.strip_suffix(')').expect("a subshell").to_owned() + " --init none --name pasted)";
     let output = bare.paste(&line);
-    assert!(output.status.success(), "{output:?}");
-    browser.answer(json!({ "id": "pasted" })).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains(&format!("(none); {HOSTNAME} is online in ")), "{output:?}");
+    browser.go_on().await;
     browser.until("window-closed", STEP).await;
     let closed = landline_tests::wait::eventually(CLOSED_WITHIN, "the tunnel of the closed window is over", || async {
-        let tunnels = master.api().get("/tunnels?agent_id=fw-1").await;
+        let tunnels = master.api().get(&format!("/tunnels?agent_id={HOSTNAME}")).await;
         let over = tunnels["items"].as_array()?.iter().find(|tunnel| tunnel["status"] == "disconnected")?;
         Some(over["closed_reason"].clone())
     })

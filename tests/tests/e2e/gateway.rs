@@ -131,6 +131,11 @@ async fn two_machines_pages_stay_logged_in_side_by_side() {
     for (visitor, name) in [(&one, "fw-1"), (&two, "fw-2")] {
         let (status, page) = visitor.page("/index.php").await;
         assert!(status == 200 && page.contains(name) && page.contains("Logged in"), "{name} {status}");
+        // What it sets for all of the parent domain comes without one (the visitor looks), and stays good at its own host.
+        let seen: Vec<(String, String)> = visitor.get("/headers").await.json().await.unwrap();
+        let cookies = &seen.iter().find(|(found, _)| found == "cookie").unwrap().1;
+        assert_eq!(cookies.matches("everywhere=").count(), 1, "{cookies}");
+        assert!(cookies.contains(&format!("everywhere={name}")), "{cookies}");
     }
     // A visit of one is worth nothing at the other.
     let stolen = Visitor::outside(&master, &two.tunnel);
