@@ -54,7 +54,11 @@ script(async () => {
   await page.getByText("exit code").waitFor();
   await page.getByRole("button", { name: "Call" }).click();
   findings.push(...(await look(page, given.pictures, "commands", sees("Payload"))));
-  await at("/agents/home-1/timeline", "timeline", sees("agent online"));
+  await page.getByRole("button", { name: "New key" }).click();
+  findings.push(...(await look(page, given.pictures, "new-key", sees("Give home-1 a new key?"))));
+  await page.getByRole("dialog").getByRole("button", { name: "New key" }).click();
+  await sees("home-1 has a new key")();
+  await at("/agents/home-1/timeline", "timeline", sees("agent key rotated"));
   await at("/tunnels", "tunnels", sees("active"));
   await at("/sessions", "sessions", sees("exited"));
   await page.getByRole("link", { name: "exited" }).first().click();

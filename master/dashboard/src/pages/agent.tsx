@@ -76,37 +76,63 @@ export function AgentPage({ id, tab }: { id: string; tab: string }) {
   );
 }
 
-/// Suspend, resume, remove.
+/// What is asked before each change of an agent's standing.
+const QUESTIONS = {
+  rotate: {
+    title: (id: string) => `Give ${id} a new key?`,
+    action: "New key",
+    danger: false,
+    text: "It makes one now and its line stays up. Its old key, and every copy of it, is refused from then on.",
+  },
+  suspend: {
+    title: (id: string) => `Suspend ${id}?`,
+    action: "Suspend",
+    danger: true,
+    text: "Its line, shells and tunnels end at once, and it is not let in until it is resumed.",
+  },
+  remove: {
+    title: (id: string) => `Remove ${id}?`,
+    action: "Remove",
+    danger: true,
+    text: "Its key is forgotten and its tunnels end. To come back it must enrol again.",
+  },
+};
+
+/// Give it a new key, suspend, resume, remove.
 function Standing({ id, suspended }: { id: string; suspended: boolean }) {
   const [, go] = useLocation();
-  const [asked, setAsked] = useState<"suspend" | "remove">();
+  const [asked, setAsked] = useState<keyof typeof QUESTIONS>();
   const path = { params: { path: { id } } };
   const set = (status: "active" | "suspended") => ask(() => client.PATCH("/api/v1/agents/{id}", { ...path, body: { status } }));
   const resume = () => set("active").then(() => inform(`${id} may come back`), fail);
-  const remove = () =>
-    ask(() => client.DELETE("/api/v1/agents/{id}", path)).then(() => {
-      inform(`${id} is removed`);
-      go("/fleet");
-    }, fail);
+  const does = {
+    rotate: () => ask(() => client.POST("/api/v1/agents/{id}/rotate", path)).then(() => inform(`${id} has a new key; its old one is refused`)),
+    suspend: () => set("suspended"),
+    remove: () =>
+      ask(() => client.DELETE("/api/v1/agents/{id}", path)).then(() => {
+        inform(`${id} is removed`);
+        go("/fleet");
+      }),
+  };
+  const question = asked && QUESTIONS[asked];
   return (
     <>
+      <Button onClick={() => setAsked("rotate")}>New key</Button>
       {suspended ? <Button onClick={() => void resume()}>Resume</Button> : <Button onClick={() => setAsked("suspend")}>Suspend</Button>}
       <Button kind="danger" onClick={() => setAsked("remove")}>
         Remove
       </Button>
-      {asked && (
+      {question && (
         <Confirm
-          title={asked === "suspend" ? `Suspend ${id}?` : `Remove ${id}?`}
-          action={asked === "suspend" ? "Suspend" : "Remove"}
-          danger
+          title={question.title(id)}
+          action={question.action}
+          danger={question.danger}
           onDone={(yes) => {
             setAsked(undefined);
-            if (yes) void (asked === "suspend" ? set("suspended").catch(fail) : remove());
+            if (yes) void does[asked]().catch(fail);
           }}
         >
-          {asked === "suspend"
-            ? "Its line, shells and tunnels end at once, and it is not let in until it is resumed."
-            : "Its key is forgotten and its tunnels end. To come back it must enrol again."}
+          {question.text}
         </Confirm>
       )}
     </>
