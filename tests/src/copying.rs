@@ -94,6 +94,7 @@ impl Witness {
             while !over.load(Ordering::Relaxed) {
                 look(&path, [&old, &new], looks);
                 looks += 1;
+                // How often it is looked at, not how long is waited.
                 std::thread::sleep(LOOK);
             }
             looks

@@ -99,6 +99,7 @@ impl Peak {
         let thread = std::thread::spawn(move || {
             let mut peak = resident(pid);
             while !over.load(Ordering::Relaxed) {
+                // How often memory is sampled.
                 std::thread::sleep(Duration::from_millis(20));
                 peak = peak.max(resident(pid));
             }

@@ -223,6 +223,7 @@ async fn a_source_that_changes_on_its_way_is_never_taken_for_the_file() {
             let mut file = std::fs::OpenOptions::new().append(true).open(&source).unwrap();
             file.write_all(&turn.to_be_bytes()).unwrap();
             turn += 1;
+            // The pace of the writer.
             tokio::time::sleep(Duration::from_millis(20)).await;
             assert!(turn < 3_000, "process {pid} is still at it");
             link.shape(Shape::default());

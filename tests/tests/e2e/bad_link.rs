@@ -48,6 +48,7 @@ async fn a_link_delays_loses_cuts_and_readdresses_datagrams() {
     let send = async {
         for number in 0..1_000_u32 {
             client.send(&number.to_be_bytes()).await.unwrap();
+            // The pace of the sender: a burst would overflow the socket instead of the link.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };
