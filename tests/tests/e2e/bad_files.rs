@@ -201,17 +201,19 @@ async fn no_spelling_leads_out_of_the_roots() {
 /// A source that is written to while it is on its way is told, and the old file stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_changes_on_its_way_is_never_taken_for_the_file() {
+    /// More than all windows on the way hold: it is still being read when it is on its way.
+    const SIZE: usize = 48_000_000;
     let (master, here, there) = (Master::start().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_agent, link) = master.agent_behind("far", 8).await;
     for (up, folder) in [(true, &here), (false, &there)] {
         let source = folder.path().join("source");
-        std::fs::write(&source, content(4_000_000, 1)).unwrap();
+        std::fs::write(&source, content(SIZE, 1)).unwrap();
         let destination = if up { there.path() } else { here.path() }.join("old");
         std::fs::write(&destination, "old").unwrap();
         let (local, remote) = if up { (&source, &destination) } else { (&destination, &source) };
         let (local, remote) = (local.display().to_string(), format!("far:{}", remote.display()));
         let arguments = if up { ["-q", &local, &remote] } else { ["-q", &remote, &local] };
-        link.shape(Shape { rate: Some(2_000_000), ..Shape::default() });
+        link.shape(Shape { rate: Some(8_000_000), ..Shape::default() });
         let running = cp(&master, &arguments).spawn().unwrap();
         let arriving = destination.parent().unwrap().to_owned();
         until(Duration::from_secs(30), "the file is on its way", || !parts_in(&arriving).is_empty()).await;
@@ -233,7 +235,7 @@ async fn a_source_that_changes_on_its_way_is_never_taken_for_the_file() {
         assert_eq!(output.status.code(), Some(if up { 0 } else { 1 }), "{err}");
         if up {
             // What grows is sent as far as it was when it was looked at: that state, whole.
-            assert!(std::fs::read(&destination).unwrap() == content(4_000_000, 1), "the state it was hashed in");
+            assert!(std::fs::read(&destination).unwrap() == content(SIZE, 1), "the state it was hashed in");
         } else {
             assert!(err.contains("source_changed"), "{err}");
             assert_eq!(std::fs::read(&destination).unwrap(), b"old");
@@ -241,7 +243,7 @@ async fn a_source_that_changes_on_its_way_is_never_taken_for_the_file() {
     }
     // Overwritten in the middle, it is no state of the file any more.
     let (source, target) = (here.path().join("source"), there.path().join("old"));
-    std::fs::write(&source, content(48_000_000, 2)).unwrap();
+    std::fs::write(&source, content(SIZE, 2)).unwrap();
     std::fs::write(&target, "old").unwrap();
     link.shape(Shape { rate: Some(8_000_000), ..Shape::default() });
     let arguments = ["-q", &source.display().to_string(), &format!("far:{}", target.display())];
