@@ -26,16 +26,23 @@ pub mod wait;
 
 use std::path::PathBuf;
 
-/// A binary of this workspace, built beside the test. `make test` builds them first.
+/// Where `make soak` says that the binaries are which users get.
+pub const BINARIES: &str = "LANDLINE_BINARIES";
+
+/// A binary of this workspace: of [`BINARIES`], else the one built beside the test. `make test` builds them first.
 pub fn binary(name: &str) -> PathBuf {
+    let folders = std::env::var_os(BINARIES).map(PathBuf::from).into_iter().chain([beside()]);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is not built: cargo build --workspace"))
+}
+
+fn beside() -> PathBuf {
     let mut folder = std::env::current_exe().expect("a test knows its own path");
     folder.pop();
     if folder.ends_with("deps") {
         folder.pop();
     }
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
-    path
+    folder
 }
 
 /// The middle one of what was measured, so that one round that the machine disturbed says nothing.

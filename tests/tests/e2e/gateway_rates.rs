@@ -62,7 +62,7 @@ async fn alone_the_first_byte_of_a_page_is_there_at_once() {
     assert!(kept <= 30.0 && fresh <= 30.0, "{kept} {fresh}");
 }
 
-/// Half as fast as nginx when optimised as it is shipped, which `make soak` builds; what `make test` builds is not.
+/// Half as fast as nginx in the release build, which `make soak` takes; what `make test` builds is not optimised.
 #[tokio::test(flavor = "multi_thread")]
 async fn alone_the_gateway_keeps_up_with_nginx() {
     let (master, _agent, site, visitor) = opened().await;
