@@ -10,6 +10,7 @@ pub mod container;
 pub mod copying;
 pub mod firewall_site;
 pub mod gateway;
+pub mod lab;
 pub mod liar;
 pub mod link;
 pub mod master;

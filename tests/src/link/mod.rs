@@ -1,41 +1,41 @@
 //! A bad link inside the test: an impairment relay for UDP and TCP on one port, in front of a real master. It delays,
-//! slows, loses, cuts, and gives its flows new source addresses; seeded, so that a run can be had again. Owns its
-//! sockets and tasks: dropping it is pulling the cable out for good.
+//! slows, loses, reorders, blocks, cuts, and gives its flows new source addresses; seeded, so that a run can be had again.
+//! Owns its sockets and tasks: dropping it is pulling the cable out for good. [`lab`](crate::lab) is the same for whole
+//! programs.
 
+pub mod shape;
 mod shaper;
 mod tcp;
 mod udp;
+pub mod wire;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
+    time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// What the link does to a packet, each way.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shape {
-    /// One way.
-    pub delay: Duration,
-    /// Bytes a second; `None` is as fast as it goes.
-    pub rate: Option<u64>,
-    /// Bytes that may wait for their turn at that rate; what comes on top is dropped.
-    pub queue: usize,
-    /// Share of packets lost, 0 to 1. TCP sees a stall instead of a loss, as its own end would make of it.
-    pub loss: f64,
+pub use self::shape::{Blocked, Loss, Protocol, Shape};
+use self::wire::Wire;
+
+/// Which way a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From agents to the master.
+    Up,
+    /// From the master to agents.
+    Down,
 }
 
-impl Default for Shape {
-    fn default() -> Self {
-        Self { delay: Duration::ZERO, rate: None, queue: 256 * 1024, loss: 0.0 }
-    }
+impl Direction {
+    pub const BOTH: [Self; 2] = [Self::Up, Self::Down];
 }
 
 /// The link. Agents are pointed at [`address`](Self::address) instead of the master's own.
@@ -50,12 +50,14 @@ pub struct Link {
 #[derive(Debug)]
 struct State {
     upstream: SocketAddr,
-    shape: Mutex<Shape>,
-    /// Whether the cable is in.
-    up: watch::Sender<bool>,
+    /// What times of the wires count from.
+    started: Instant,
+    up: Mutex<Wire>,
+    down: Mutex<Wire>,
+    /// Whether streams flow.
+    flows: watch::Sender<bool>,
     /// Grows with each change of address.
     address: watch::Sender<u64>,
-    random: Mutex<StdRng>,
 }
 
 impl Link {
@@ -64,10 +66,11 @@ impl Link {
         let (udp, tcp, address) = bind_both().await;
         let state = Arc::new(State {
             upstream,
-            shape: Mutex::default(),
-            up: watch::Sender::new(true),
+            started: Instant::now(),
+            up: Mutex::new(Wire::new(seed)),
+            down: Mutex::new(Wire::new(!seed)),
+            flows: watch::Sender::new(true),
             address: watch::Sender::new(0),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
         });
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(udp::relay(udp, state.clone()))),
@@ -76,19 +79,41 @@ impl Link {
         Self { address, state, _tasks: tasks }
     }
 
-    /// From now on.
+    /// Both ways, from now on.
     pub fn shape(&self, shape: Shape) {
-        *self.state.shape.lock().unwrap_or_else(PoisonError::into_inner) = shape;
+        Direction::BOTH.into_iter().for_each(|direction| self.shape_one(direction, shape));
+    }
+
+    /// One way, from now on.
+    pub fn shape_one(&self, direction: Direction, shape: Shape) {
+        self.state.wire(direction).shape = shape;
+    }
+
+    /// Lets nothing of it through, either way. TCP connections stall.
+    pub fn block(&self, blocked: Blocked) {
+        Direction::BOTH.into_iter().for_each(|direction| self.state.wire(direction).blocked = blocked);
+        self.flow();
     }
 
     /// Pulls the cable: packets vanish, TCP connections stall.
     pub fn cut(&self) {
-        self.state.up.send_replace(false);
+        self.plug(false);
     }
 
     /// Puts it back.
     pub fn restore(&self) {
-        self.state.up.send_replace(true);
+        self.plug(true);
+    }
+
+    fn plug(&self, plugged: bool) {
+        Direction::BOTH.into_iter().for_each(|direction| self.state.wire(direction).down = !plugged);
+        self.flow();
+    }
+
+    /// Tells TCP connections whether they stall.
+    fn flow(&self) {
+        let wire = self.state.wire(Direction::Up);
+        self.state.flows.send_replace(!wire.down && !wire.blocked.tcp);
     }
 
     /// Gives every flow a new source address, as a NAT does that lost its table: UDP goes on from there, TCP connections
@@ -99,18 +124,20 @@ impl Link {
 }
 
 impl State {
-    fn now(&self) -> Shape {
-        *self.shape.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wire(&self, direction: Direction) -> MutexGuard<'_, Wire> {
+        let wire = match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        };
+        wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_up(&self) -> bool {
-        *self.up.borrow()
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
-    /// Whether the next packet is lost.
-    fn loses(&self, shape: &Shape) -> bool {
-        use rand::Rng;
-        shape.loss > 0.0 && self.random.lock().unwrap_or_else(PoisonError::into_inner).random_bool(shape.loss.min(1.0))
+    fn moment(&self, at: Duration) -> Instant {
+        self.started + at
     }
 }
 

@@ -1,67 +1,95 @@
-//! One direction of one flow: a queue that holds what was sent until it would have arrived.
+//! One direction of one flow through the relay: what was sent waits here until it arrives. The direction's
+//! [`Wire`](super::wire::Wire) decides when that is; all flows share it.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Shape, State};
+use super::{Direction, State, shape::Protocol, wire::Fate};
 
 /// Packets on the way. More than any queue of bytes holds in packets.
 const PACKETS: usize = 16 * 1024;
-/// What a lost segment costs a TCP flow: its end's retransmission timer.
-const RETRANSMIT: Duration = Duration::from_millis(200);
+
+/// When it arrives, which one it was, and what it says.
+type Sent = (Duration, u64, Vec<u8>);
 
 pub(super) struct Shaper {
-    queue: mpsc::Sender<(Instant, Vec<u8>)>,
-    /// When the wire has sent all that it was given.
-    free_at: Instant,
+    state: Arc<State>,
+    direction: Direction,
+    queue: mpsc::Sender<Sent>,
+    /// Of the next packet: those of one moment arrive in the order in which they were sent.
+    number: u64,
+}
+
+/// The other end of a [`Shaper`].
+pub(super) struct Arrivals {
+    state: Arc<State>,
+    queue: mpsc::Receiver<Sent>,
+    waiting: BinaryHeap<Reverse<Sent>>,
 }
 
 impl Shaper {
-    /// What goes in comes out of the receiver, each with the time when it arrives.
-    pub(super) fn new() -> (Self, mpsc::Receiver<(Instant, Vec<u8>)>) {
-        let (queue, arrivals) = mpsc::channel(PACKETS);
-        (Self { queue, free_at: Instant::now() }, arrivals)
+    pub(super) fn new(state: &Arc<State>, direction: Direction) -> (Self, Arrivals) {
+        let (sender, queue) = mpsc::channel(PACKETS);
+        let arrivals = Arrivals { state: state.clone(), queue, waiting: BinaryHeap::new() };
+        (Self { state: state.clone(), direction, queue: sender, number: 0 }, arrivals)
     }
 
     /// Sends one packet, or loses it.
-    pub(super) fn packet(&mut self, state: &State, bytes: &[u8]) {
-        let shape = state.now();
-        let waits_for = self.free_at.saturating_duration_since(Instant::now());
-        let waiting = shape.rate.map_or(0.0, |rate| waits_for.as_secs_f64() * rate as f64);
-        if !state.is_up() || state.loses(&shape) || waiting > shape.queue as f64 {
-            return;
+    pub(super) fn packet(&mut self, bytes: &[u8]) {
+        let fate = self.state.wire(self.direction).packet(self.state.now(), bytes.len(), Protocol::Udp);
+        let (at, copies) = match fate {
+            Fate::Arrives(at) => (at, 1),
+            Fate::Twice(at) => (at, 2),
+            Fate::Dropped(_) => return,
+        };
+        for _ in 0..copies {
+            let _ = self.queue.try_send((at, self.number, bytes.to_vec()));
+            self.number += 1;
         }
-        let at = self.arrival(&shape, bytes.len());
-        let _ = self.queue.try_send((at, bytes.to_vec()));
     }
 
     /// Sends a piece of a stream, in order and never lost; waits while the queue is full. False when nobody receives.
-    pub(super) async fn piece(&mut self, state: &State, bytes: Vec<u8>) -> bool {
-        let shape = state.now();
-        let mut at = self.arrival(&shape, bytes.len());
-        if state.loses(&shape) {
-            at += RETRANSMIT + 2 * shape.delay;
+    pub(super) async fn piece(&mut self, bytes: Vec<u8>) -> bool {
+        let now = self.state.now();
+        let (at, room_at) = {
+            let mut wire = self.state.wire(self.direction);
+            (wire.piece(now, bytes.len()), wire.room_at(now))
+        };
+        self.number += 1;
+        let taken = self.queue.send((at, self.number, bytes)).await.is_ok();
+        if room_at > now {
+            sleep_until(self.state.moment(room_at)).await;
         }
-        self.queue.send((at, bytes)).await.is_ok()
-    }
-
-    fn arrival(&mut self, shape: &Shape, bytes: usize) -> Instant {
-        let now = Instant::now();
-        let on_the_wire = shape.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate as f64));
-        self.free_at = self.free_at.max(now) + on_the_wire;
-        self.free_at + shape.delay
+        taken
     }
 }
 
-/// The next packet, when it arrives.
-pub(super) async fn arrived(arrivals: &mut mpsc::Receiver<(Instant, Vec<u8>)>) -> Option<Vec<u8>> {
-    let (at, bytes) = arrivals.recv().await?;
-    if at > Instant::now() {
-        sleep_until(at).await;
+impl Arrivals {
+    /// The next one, when it arrives; `None` when all arrived and nobody sends.
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut open = true;
+        loop {
+            while self.waiting.len() < PACKETS
+                && let Ok(sent) = self.queue.try_recv()
+            {
+                self.waiting.push(Reverse(sent));
+            }
+            let Some(Reverse((at, ..))) = self.waiting.peek() else {
+                let sent = self.queue.recv().await?;
+                self.waiting.push(Reverse(sent));
+                continue;
+            };
+            let due = self.state.moment(*at);
+            tokio::select! {
+                biased;
+                () = sleep_until(due) => return self.waiting.pop().map(|Reverse((_, _, bytes))| bytes),
+                // One that passes those that wait.
+                sent = self.queue.recv(), if open && self.waiting.len() < PACKETS => match sent {
+                    Some(sent) => self.waiting.push(Reverse(sent)),
+                    None => open = false,
+                },
+            }
+        }
     }
-    Some(bytes)
 }

@@ -11,10 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    State,
-    shaper::{Shaper, arrived},
-};
+use super::{Direction, State, shaper::Shaper};
 
 const PIECE: usize = 16 * 1024;
 
@@ -38,13 +35,13 @@ async fn connection(mut client: TcpStream, state: Arc<State>) {
     let (from_server, to_server) = server.split();
     tokio::select! {
         Ok(()) = address.changed() => {}
-        _ = async { tokio::join!(pump(from_client, to_server, &state), pump(from_server, to_client, &state)) } => {}
+        _ = async { tokio::join!(pump(from_client, to_server, &state, Direction::Up), pump(from_server, to_client, &state, Direction::Down)) } => {}
     }
 }
 
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State) {
-    let (mut shaper, mut arrivals) = Shaper::new();
-    let mut up = state.up.subscribe();
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &Arc<State>, direction: Direction) {
+    let (mut shaper, mut arrivals) = Shaper::new(state, direction);
+    let mut flows = state.flows.subscribe();
     let read = async move {
         loop {
             let mut piece = vec![0; PIECE];
@@ -52,13 +49,13 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State) {
                 Ok(0) | Err(_) => return,
                 Ok(length) => piece.truncate(length),
             }
-            if up.wait_for(|up| *up).await.is_err() || !shaper.piece(state, piece).await {
+            if flows.wait_for(|flows| *flows).await.is_err() || !shaper.piece(piece).await {
                 return;
             }
         }
     };
     let write = async move {
-        while let Some(piece) = arrived(&mut arrivals).await {
+        while let Some(piece) = arrivals.next().await {
             if to.write_all(&piece).await.is_err() {
                 return;
             }

@@ -8,10 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    State,
-    shaper::{Shaper, arrived},
-};
+use super::{Direction, State, shaper::Shaper};
 
 const DATAGRAM_MAX: usize = 65_536;
 /// Packets between the socket and their flow.
@@ -37,17 +34,17 @@ pub(super) async fn relay(socket: UdpSocket, state: Arc<State>) {
 async fn flow(socket: Arc<UdpSocket>, client: SocketAddr, mut packets: mpsc::Receiver<Vec<u8>>, state: Arc<State>) {
     let mut address = state.address.subscribe();
     let upstream = watch::Sender::new(Arc::new(towards(&state).await));
-    let (mut there, mut arriving_there) = Shaper::new();
-    let (mut back, mut arriving_back) = Shaper::new();
+    let (mut there, mut arriving_there) = Shaper::new(&state, Direction::Up);
+    let (mut back, mut arriving_back) = Shaper::new(&state, Direction::Down);
     let mut buffer = vec![0; DATAGRAM_MAX];
     let deliver_there = async {
-        while let Some(packet) = arrived(&mut arriving_there).await {
+        while let Some(packet) = arriving_there.next().await {
             let upstream = upstream.borrow().clone();
             let _ = upstream.send(&packet).await;
         }
     };
     let deliver_back = async {
-        while let Some(packet) = arrived(&mut arriving_back).await {
+        while let Some(packet) = arriving_back.next().await {
             let _ = socket.send_to(&packet, client).await;
         }
     };
@@ -59,13 +56,13 @@ async fn flow(socket: Arc<UdpSocket>, client: SocketAddr, mut packets: mpsc::Rec
                     upstream.send_replace(Arc::new(towards(&state).await));
                 }
                 packet = packets.recv() => match packet {
-                    Some(packet) => there.packet(&state, &packet),
+                    Some(packet) => there.packet(&packet),
                     None => return,
                 },
                 received = from.recv(&mut buffer) => {
                     // An error is a port that is closed: a master that is away.
                     if let Ok(length) = received {
-                        back.packet(&state, &buffer[..length]);
+                        back.packet(&buffer[..length]);
                     }
                 }
             }

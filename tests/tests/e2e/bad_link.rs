@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use landline_tests::{
-    link::{Link, Shape},
+    link::{Link, Loss, Shape},
     master::Master,
 };
 use tokio::{
@@ -44,7 +44,7 @@ async fn a_link_delays_loses_cuts_and_readdresses_datagrams() {
     let (_, other) = round(&client, &server, 2).await.unwrap();
     assert_ne!(first, other, "a new source address");
 
-    link.shape(Shape { loss: 0.3, ..Shape::default() });
+    link.shape(Shape { loss: Loss::Uniform(0.3), ..Shape::default() });
     let send = async {
         for number in 0..1_000_u32 {
             client.send(&number.to_be_bytes()).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_link_slows_tcp_to_its_rate_and_resets_it_with_a_new_address() {
 async fn an_agent_works_behind_a_bad_link_and_changes_its_address() {
     let master = Master::start().await;
     let (_agent, link) = master.agent_behind("far", 3).await;
-    link.shape(Shape { delay: Duration::from_millis(20), loss: 0.05, ..Shape::default() });
+    link.shape(Shape { delay: Duration::from_millis(20), loss: Loss::Uniform(0.05), ..Shape::default() });
     let api = master.api();
     let before = api.agent("far").await["connected_at"].clone();
     for round in 0..3 {

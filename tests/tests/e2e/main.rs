@@ -32,6 +32,7 @@ mod hostile_target;
 mod install;
 mod interactive;
 mod keys;
+mod lab;
 mod live;
 mod outside_judges;
 mod panel;
