@@ -1,10 +1,13 @@
 //! Puts an agent together and runs it. Everything it owns ends before `run` returns: no task, socket or child is left.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use proto::net::{
-    carrier::{Carrier, Dialer},
-    quic::Tuning,
+use proto::{
+    code::Code,
+    net::{
+        carrier::{Carrier, Dialer},
+        quic::Tuning,
+    },
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -19,6 +22,7 @@ use crate::{
         member::{Member, MemberError},
         status::{self, LineStatus, Status},
     },
+    lockdown::Switch,
     policy::Policy,
     service::{
         command::Commands,
@@ -50,6 +54,7 @@ pub enum StartError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
     let policy = Arc::new(load_policy(&config));
     let state = StateDir::open(&config.state_dir)?;
+    let lockdown = Switch::new(&config.state_dir);
     let (journal, recovered) = Journal::open(&state.journal_dir())?;
     let freshness = Arc::new(Freshness::new(recovered.taken));
     let member = Arc::new(Member::new(state, config.join.clone(), freshness.clone())?);
@@ -65,19 +70,52 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     let commands = Commands::new(policy.clone(), once, sampler.clone(), config.actions_dir.clone());
     let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone(), shells.clone(), files));
     let (sender, receiver) = watch::channel(first_status(&member, &policy));
-    let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver)));
+    let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver, lockdown.clone())));
+    let watching = AbortOnDropHandle::new(tokio::spawn(lockdown.clone().watch()));
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
-    let context = Arc::new(Context::new(member, dialer(&config), dispatch, sampler, sender));
-    link::keep(context, shutdown).await;
+    let context = Arc::new(Context::new(member, dialer(&config), dispatch, sampler, sender, lockdown));
+    keep(&context, &shutdown).await;
     let finished = async { tokio::join!(execs.finished(), shells.finished()) };
     if tokio::time::timeout(FINISH_WITHIN, finished).await.is_err() {
         tracing::warn!("not everything that ran could be ended; the next start will look again");
     }
-    drop((answering, cleaning));
+    drop((answering, watching, cleaning));
     let _ = std::fs::remove_file(status_socket(&config.state_dir));
     tracing::info!("agent stopped");
     Ok(())
+}
+
+/// Keeps a line until `shutdown`, except while the owner has the machine locked down.
+async fn keep(context: &Arc<Context>, shutdown: &CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let leave = shutdown.child_token();
+        let mut line = pin!(link::keep(context.clone(), leave.clone()));
+        tokio::select! {
+            biased;
+            () = context.lockdown.imposed() => {}
+            () = &mut line => continue,
+        }
+        tracing::warn!("the owner locked this machine down: what the master started ends, and no line is held");
+        leave.cancel();
+        // The last packets of a line take their time; what runs here does not wait for them. The second look is for what
+        // was started in the moment before the line was gone.
+        let ended = async {
+            tokio::join!(line, context.dispatch.end_for_good(Code::OWNER_LOCKDOWN));
+            context.dispatch.end_for_good(Code::OWNER_LOCKDOWN).await;
+        };
+        if tokio::time::timeout(FINISH_WITHIN, ended).await.is_err() {
+            tracing::error!("not everything that the master started could be ended");
+        }
+        if let Some(imposed) = context.lockdown.now() {
+            context.locked_down(&imposed);
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = context.lockdown.lifted() => tracing::warn!("the owner lifted the lockdown"),
+        }
+    }
 }
 
 /// What dials masters with the owner's transport settings.
@@ -119,8 +157,8 @@ fn first_status(member: &Member, policy: &Policy) -> Status {
     }
 }
 
-async fn answer_status(config: Config, status: watch::Receiver<Status>) {
-    if let Err(error) = status::answer(&status_socket(&config.state_dir), status).await {
+async fn answer_status(config: Config, status: watch::Receiver<Status>, lockdown: Switch) {
+    if let Err(error) = status::answer(&status_socket(&config.state_dir), status, move || lockdown.look()).await {
         tracing::warn!(error = chain(&error), "`landline-agent status` will get no answer");
     }
 }

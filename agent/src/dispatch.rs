@@ -81,6 +81,11 @@ impl Dispatch {
         self.execs.end_all(code);
     }
 
+    /// The same, and resolves when nothing of it runs any more. For when there is no line that could start something.
+    pub async fn end_for_good(&self, code: Code) {
+        tokio::join!(self.shells.end_for_good(code), self.execs.end_for_good(code));
+    }
+
     /// Handlers that panicked since the start.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)

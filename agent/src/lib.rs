@@ -7,6 +7,7 @@ pub mod freshness;
 pub mod install;
 pub mod journal;
 pub mod link;
+pub mod lockdown;
 pub mod platform;
 pub mod policy;
 pub mod service;

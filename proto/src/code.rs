@@ -52,6 +52,7 @@ codes! {
     0x0b LINE_LOST "line_lost" "The line was lost.";
     0x0c CLONE "clone" "Another living process holds the line with the same identity.";
     0x0d SILENT "silent" "Nothing was heard on the line for too long.";
+    0x0e OWNER_LOCKDOWN "locked_down_by_owner" "The machine's owner locked it down, and only its owner can lift that.";
 
     // the peer broke the rules: 0x20..
     0x20 MALFORMED "malformed" "A message could not be decoded.";

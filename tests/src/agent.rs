@@ -1,6 +1,6 @@
 //! One real agent process in a folder of its own.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -64,6 +64,13 @@ impl Agent {
         let mut command = confined::command(&self.prefix, &binary("landline-agent"));
         command.arg("run").current_dir(self.folder.path()).envs(self.environment.iter().cloned());
         self.process = Some(Process::start(command, &self.log_path()));
+    }
+
+    /// `landline-agent` with other words, as the owner of this one runs it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("landline-agent"));
+        command.args(arguments).current_dir(self.folder.path()).envs(self.environment.iter().cloned());
+        command
     }
 
     pub fn process(&mut self) -> &mut Process {

@@ -2,7 +2,7 @@
 
 use std::{io::Read, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use landline_agent::{
     app,
     config::{Config, Mistakes},
@@ -11,6 +11,7 @@ use landline_agent::{
         enrol::{Purpose, enrol},
         member::Member,
     },
+    lockdown,
     state::StateDir,
 };
 
@@ -68,6 +69,9 @@ fn from_stdin() -> anyhow::Result<String> {
 }
 
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(imposed) = lockdown::read(&config.state_dir) {
+        bail!("locked down by the owner since {}; `landline-agent lockdown --off` lifts it", imposed.since);
+    }
     let state = StateDir::open(&config.state_dir)?;
     let member = Member::new(state, config.join.clone(), Arc::new(Freshness::new(Vec::new())));
     let member = Arc::new(member.map_err(|error| Mistakes(vec![error.to_string()]))?);

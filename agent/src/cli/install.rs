@@ -127,6 +127,12 @@ fn wait_until_online(installed: &Installed, begun: Instant) -> anyhow::Result<Ex
                     }
                     return Ok(ExitCode::SUCCESS);
                 }
+                (Some("locked"), _) => {
+                    let since = status["since"].as_str().unwrap_or_default();
+                    println!("{verb}; {agent} is locked down by its owner since {since} and stays offline until");
+                    println!("`landline-agent lockdown --off` lifts that");
+                    return Ok(ExitCode::SUCCESS);
+                }
                 (_, Some("enrol_waits")) => {
                     let reason = status["reason"].as_str().unwrap_or_default();
                     println!("{verb}; {agent} comes online by itself as soon as it is approved.\n{reason}");

@@ -3,6 +3,7 @@
 
 mod enrol;
 mod install;
+mod lockdown;
 mod policy;
 mod run;
 mod status;
@@ -30,6 +31,9 @@ Examples:
 
   What is the line doing?
     landline-agent status
+
+  Stop everything, now and until you say otherwise:
+    landline-agent lockdown
 
 Exit codes: 64 usage or configuration, 1 anything else.";
 
@@ -79,6 +83,8 @@ enum Command {
     Supervise(supervise::Arguments),
     /// Ask the running agent about its line.
     Status(status::Arguments),
+    /// End everything the master does here, at once and until you lift it.
+    Lockdown(lockdown::Arguments),
     /// Show the owner's policy, or explain a verdict of it.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -98,6 +104,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Uninstall(arguments) => install::uninstall(&arguments),
         Command::Supervise(arguments) => supervise::run(&arguments),
         Command::Status(arguments) => status::run(&load(&settings, Vec::new())?, &arguments),
+        Command::Lockdown(arguments) => lockdown::run(&load(&settings, Vec::new())?, &arguments),
         Command::Policy(command) => policy::run(&load(&settings, Vec::new())?, command),
         Command::CheckConfig => check(&load(&settings, Vec::new())?),
     }

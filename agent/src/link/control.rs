@@ -173,12 +173,17 @@ impl Serving {
     }
 
     async fn goodbye(&mut self) -> Ended {
+        let leaving = self.context.leaving();
+        if leaving.code == Code::OWNER_LOCKDOWN {
+            // An owner who stops everything waits for nobody: the close itself says why.
+            return leaving;
+        }
         // The line goes whether or not this is heard; closing it at once would overtake the message.
-        if self.send(&FromAgent::Goodbye { code: Code::SHUTDOWN }).await.is_ok() {
+        if self.send(&FromAgent::Goodbye { code: leaving.code }).await.is_ok() {
             self.control.send.finish();
             let _ = tokio::time::timeout(GOODBYE_WITHIN, self.control.send.stopped()).await;
         }
-        Ended::network(Code::SHUTDOWN, "the agent is shutting down")
+        leaving
     }
 
     async fn send(&mut self, message: &FromAgent) -> Result<(), Ended> {

@@ -102,8 +102,9 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
     let ended = tokio::select! {
         biased;
         () = told_before_up => {
-            stream::close(&dialed.connection, Code::SHUTDOWN);
-            Ended::network(Code::SHUTDOWN, "the agent is shutting down")
+            let ended = context.leaving();
+            stream::close(&dialed.connection, ended.code);
+            ended
         }
         ended = on_connection(&context, &dialed, connected.clone(), shutdown.clone()) => ended,
     };
@@ -165,8 +166,9 @@ async fn on_connection(
     let greeted = tokio::select! {
         biased;
         () = shutdown.cancelled() => {
-            stream::close(connection, Code::SHUTDOWN);
-            return Ended::network(Code::SHUTDOWN, "the agent is shutting down");
+            let ended = context.leaving();
+            stream::close(connection, ended.code);
+            return ended;
         }
         greeted = tokio::time::timeout(AUTHENTICATE_WITHIN, hello(context, connection)) => greeted,
     };

@@ -32,12 +32,19 @@ use self::{
     member::Member,
     status::{LineStatus, StatusSender},
 };
-use crate::{dispatch::Dispatch, service::stats::Sampler};
+use crate::{
+    dispatch::Dispatch,
+    lockdown::{Imposed, Switch},
+    service::stats::Sampler,
+};
 
 /// An attempt that neither connected nor failed by then hangs, and is replaced. Longer than all its own deadlines.
 const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 /// Attempts in a row that may follow at once because something was put right; more means that it was not.
 const AT_ONCE_MAX: u32 = 2;
+
+/// What the master is told. Why is the owner's business.
+const LOCKED_DOWN: &str = "the owner locked this machine down";
 
 /// What the parts of a line share. One per process.
 #[derive(Debug)]
@@ -47,6 +54,7 @@ pub struct Context {
     pub dispatch: Arc<Dispatch>,
     pub sampler: Sampler,
     pub status: StatusSender,
+    pub lockdown: Switch,
     instance_id: InstanceId,
     history: Mutex<History>,
 }
@@ -58,9 +66,24 @@ impl Context {
         dispatch: Arc<Dispatch>,
         sampler: Sampler,
         status: StatusSender,
+        lockdown: Switch,
     ) -> Self {
         let (instance_id, history) = (InstanceId::random(), Mutex::default());
-        Self { member, dialer, dispatch, sampler, status, instance_id, history }
+        Self { member, dialer, dispatch, sampler, status, lockdown, instance_id, history }
+    }
+
+    /// Shows the owner that the machine is locked down, and keeps it for the master's next line to tell.
+    pub fn locked_down(&self, imposed: &Imposed) {
+        self.history().add(Code::OWNER_LOCKDOWN, LOCKED_DOWN);
+        self.tell(LineStatus::Locked { since: imposed.since.to_string(), reason: imposed.reason.clone() });
+    }
+
+    /// What a line says that ends because this agent wants it to.
+    fn leaving(&self) -> Ended {
+        match self.lockdown.now() {
+            Some(_) => Ended::network(Code::OWNER_LOCKDOWN, LOCKED_DOWN),
+            None => Ended::network(Code::SHUTDOWN, "the agent is shutting down"),
+        }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {

@@ -24,15 +24,28 @@ pub struct Status {
 #[serde(tag = "line", rename_all = "lowercase")]
 pub enum LineStatus {
     Connecting,
-    Online { epoch: u64, since: String, master_version: String },
-    Waiting { code: String, reason: String, next_attempt: String },
+    Online {
+        epoch: u64,
+        since: String,
+        master_version: String,
+    },
+    Waiting {
+        code: String,
+        reason: String,
+        next_attempt: String,
+    },
+    /// By the owner: no line, and nothing runs.
+    Locked {
+        since: String,
+        reason: String,
+    },
     Stopped,
 }
 
 pub type StatusSender = watch::Sender<Status>;
 
-/// Answers on the socket until dropped. A connection gets the status and is closed.
-pub async fn answer(path: &Path, status: watch::Receiver<Status>) -> io::Result<()> {
+/// Answers on the socket until dropped. A connection gets the status and is closed; `look` is called before.
+pub async fn answer(path: &Path, status: watch::Receiver<Status>, look: impl Fn()) -> io::Result<()> {
     // The folder is 0700 and locked, so what lies there is a dead agent's.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -41,6 +54,7 @@ pub async fn answer(path: &Path, status: watch::Receiver<Status>) -> io::Result<
     let listener = UnixListener::bind(path)?;
     loop {
         let (mut connection, _) = listener.accept().await?;
+        look();
         let text = serde_json::to_vec(&*status.borrow()).unwrap_or_default();
         // Small enough for the socket's buffer: a reader that does not read holds up nobody.
         let _ = connection.write_all(&text).await;

@@ -30,6 +30,11 @@ impl Starting {
         Start { starting: self.clone(), id }
     }
 
+    /// Resolves when nothing is being started.
+    pub(super) async fn all_settled(&self) {
+        let _ = self.ids.subscribe().wait_for(HashSet::is_empty).await;
+    }
+
     #[cfg(test)]
     pub(super) fn is_busy(&self) -> bool {
         !self.ids.borrow().is_empty()

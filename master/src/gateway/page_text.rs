@@ -80,6 +80,7 @@ fn ended(reason: &str) -> Text {
         "idle" => "It was not used for a while.",
         "suspended" => "The agent was suspended.",
         "removed" => "The agent was removed.",
+        "locked_down_by_owner" => "The machine's owner locked it down.",
         "master_restarted" | "master_stopped" => "The master was restarted.",
         "expired" => "Its time ran out.",
         _ => "It could not be established.",

@@ -21,11 +21,14 @@ pub(super) async fn before_writing() {
 }
 
 /// Waits for the agent, however long, and opens `operation` on its line. Fails with what another attempt would not change:
-/// the agent was suspended or removed, does not have the session, or will not give it. Dropping the future leaves nothing.
+/// the agent was suspended, removed or locked down by its owner, does not have the session, or will not give it. Dropping
+/// the future leaves nothing.
 pub(super) async fn take_up(fleet: &Fleet, agent: &AgentId, operation: &Operation) -> Result<WorkStream, Code> {
     let mut link = fleet.watch(agent);
     loop {
-        if let LinkState::Down { code: code @ (Code::SUSPENDED | Code::REMOVED), .. } = *link.borrow_and_update() {
+        if let LinkState::Down { code: code @ (Code::SUSPENDED | Code::REMOVED | Code::OWNER_LOCKDOWN), .. } =
+            *link.borrow_and_update()
+        {
             return Err(code);
         }
         match open(fleet, agent, operation.clone()).await {

@@ -154,6 +154,10 @@ impl Actor {
             LinkState::Suspect { since, .. } => Event::LinkAway { since: self.clock.ms(since) },
             LinkState::Down { code: Code::SUSPENDED, .. } => Event::Close(CloseReason::Suspended),
             LinkState::Down { code: Code::REMOVED, .. } => Event::Close(CloseReason::Removed),
+            // A standing one waits for the day on which the owner lifts it.
+            LinkState::Down { code: Code::OWNER_LOCKDOWN, .. } if !self.row.stored().standing => {
+                Event::Close(CloseReason::LockedDown)
+            }
             LinkState::Down { since, .. } => Event::LinkAway { since: self.clock.ms(since) },
         }
     }

@@ -13,6 +13,8 @@ pub enum CloseReason {
     Idle,
     Suspended,
     Removed,
+    /// The machine's owner locked it down.
+    LockedDown,
     MasterRestarted,
     MasterStopped,
     /// Not established in time, and the agent was not there.
@@ -32,6 +34,7 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::Suspended => "suspended",
             Self::Removed => "removed",
+            Self::LockedDown => "locked_down_by_owner",
             Self::MasterRestarted => "master_restarted",
             Self::MasterStopped => "master_stopped",
             Self::AgentOffline => "agent_offline",
@@ -48,6 +51,7 @@ impl CloseReason {
             | Self::HeartbeatLost
             | Self::AgentLost
             | Self::Idle
+            | Self::LockedDown
             | Self::MasterRestarted
             | Self::MasterStopped
             | Self::AgentOffline

@@ -230,6 +230,8 @@ async fn alone_a_pasted_line_makes_an_agent_and_uninstall_leaves_nothing() {
 
         let again = container.paste("landline-agent install");
         assert!(told(&again).contains("upgraded") && told(&again).contains("online in"), "{}", told(&again));
+        look_at_a_locked(&container);
+        master.api().presence(name, "offline", Duration::from_secs(1)).await;
         let gone = container.paste("landline-agent uninstall");
         assert!(gone.status.success(), "{}", told(&gone));
         master.api().presence(name, "offline", Duration::from_secs(10)).await;
@@ -256,6 +258,16 @@ fn look_at_an_installed(container: &Container, key: &str) {
     let processes = container.processes();
     assert!(processes.iter().any(|line| line.contains("landline-agent run")), "{processes:?}");
     assert!(processes.iter().all(|line| !line.contains("llk1_")), "{processes:?}");
+}
+
+/// Root stops an agent that is another user's, and an upgrade changes nothing about it.
+fn look_at_a_locked(container: &Container) {
+    let locked = container.paste("landline-agent lockdown --reason 'the house is sold'");
+    assert!(locked.status.success() && told(&locked).contains("locked down in"), "{}", told(&locked));
+    let status = told(&container.paste("landline-agent status"));
+    assert!(status.contains("LOCKED DOWN") && status.contains("the house is sold"), "{status}");
+    let again = container.paste("landline-agent install");
+    assert!(again.status.success() && told(&again).contains("locked down by its owner"), "{}", told(&again));
 }
 
 /// What a person sees who pastes a line that is no good any more, or a name that is taken.

@@ -35,6 +35,7 @@ mod keys;
 mod lab;
 mod live;
 mod outside_judges;
+mod owner;
 mod panel;
 mod people;
 mod proxies;

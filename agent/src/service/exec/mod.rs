@@ -104,6 +104,18 @@ impl Execs {
         }
     }
 
+    /// Ends every run, also one that is just being started, and resolves when nothing runs. For when no stream can start
+    /// another.
+    pub async fn end_for_good(&self, code: Code) {
+        self.starting.all_settled().await;
+        self.end_all(code);
+        let sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
+        for session in sessions {
+            // The sender lives as long as the session.
+            let _ = session.changes().wait_for(|state| state.outcome.is_some()).await;
+        }
+    }
+
     /// Starts one exec and serves its first stream. Dropping the future leaves it running.
     pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream) {
         let execs = self.clone();

@@ -142,8 +142,8 @@ fn due(view: &View, limits: Limits, killing: Option<Killing>) -> Option<(Instant
 async fn begin(leader: i32, code: Code, patience: Patience) -> Killing {
     signal_session(leader, Signal::HUP).await;
     signal_session(leader, Signal::CONT).await;
-    // An agent that is sent away or shut down has no time for last words.
-    let hurried = [Code::SHUTDOWN, Code::SUSPENDED, Code::REMOVED].contains(&code);
+    // An agent that is sent away, locked or shut down has no time for last words.
+    let hurried = [Code::SHUTDOWN, Code::SUSPENDED, Code::REMOVED, Code::OWNER_LOCKDOWN].contains(&code);
     let grace = if hurried { patience.grace.min(HURRIED_GRACE) } else { patience.grace };
     Killing { code, kill_at: Some(Instant::now() + grace) }
 }

@@ -36,10 +36,11 @@ use self::{
 use super::{
     answer,
     launch::{Launch, LaunchError, OnTerminal, launch_on_terminal},
+    leftovers,
     once::{Begun, Once},
     starting::{Start, Starting},
 };
-use crate::policy::Policy;
+use crate::{journal::Leftover, policy::Policy};
 
 /// Sessions that run at once; the next is refused as busy. Each may hold a ring of output.
 const SESSIONS_MAX: usize = 64;
@@ -95,6 +96,20 @@ impl Shells {
         for session in self.lock().values() {
             session.end(code);
         }
+    }
+
+    /// Ends every session, also one that is just being started, with all that they started and that still carries their
+    /// mark, and resolves when nothing of it runs. For when no stream can start another.
+    pub async fn end_for_good(&self, code: Code) {
+        self.starting.all_settled().await;
+        self.end_all(code);
+        let sessions: Vec<_> = self.lock().values().cloned().collect();
+        let ending = sessions.into_iter().map(|session| async move {
+            let _ = session.changes().wait_for(|()| session.ended_at().is_some()).await;
+            let fled = Leftover { id: RequestId(session.id.0), process: None };
+            let _ = tokio::task::spawn_blocking(move || leftovers::end(&fled)).await;
+        });
+        futures_util::future::join_all(ending).await;
     }
 
     /// Opens a session and serves its first stream. Dropping the future leaves the session running.

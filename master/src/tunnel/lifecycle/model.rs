@@ -66,11 +66,12 @@ fn failure(detail: u8) -> Failure {
 }
 
 fn reason(detail: u8) -> CloseReason {
-    match detail % 5 {
+    match detail % 6 {
         0 => CloseReason::ClosedByUser,
         1 => CloseReason::WindowClosed,
         2 => CloseReason::Suspended,
         3 => CloseReason::Removed,
+        4 => CloseReason::LockedDown,
         _ => CloseReason::MasterStopped,
     }
 }

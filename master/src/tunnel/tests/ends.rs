@@ -158,6 +158,21 @@ async fn suspension_and_removal_end_both_kinds_at_once() {
 }
 
 #[tokio::test]
+async fn an_owners_lockdown_ends_a_plain_one_and_a_standing_one_waits_for_its_end() {
+    let world = World::start().await;
+    let (identity, peer) = world.agent("home-1").await;
+    let (one, two) = (peers::echo().await, peers::echo().await);
+    let plain = world.open(request("home-1", one.port)).await;
+    let standing = world.open(NewTunnel { standing: true, ..request("home-1", two.port) }).await;
+    peer.leave_with(Code::OWNER_LOCKDOWN);
+    world.ends(plain.row.id, "disconnected", "locked_down_by_owner").await;
+    let _peer = world.connect(&identity).await;
+    let mut socket = TcpStream::connect(&*standing.row.listen).await.unwrap();
+    socket.write_all(b"x").await.unwrap();
+    socket.read_exact(&mut [0]).await.unwrap();
+}
+
+#[tokio::test]
 async fn closing_waits_for_no_database() {
     let world = World::start().await;
     let (_, _peer) = world.agent("home-1").await;

@@ -284,7 +284,11 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn leave(self) {
-        close(&self.connection, Code::SHUTDOWN);
+        self.leave_with(Code::SHUTDOWN);
+    }
+
+    pub(super) fn leave_with(self, code: Code) {
+        close(&self.connection, code);
     }
 
     pub(super) async fn beat(&mut self) {
