@@ -19,6 +19,7 @@ use crate::{
     api::Api,
     binary,
     confined::{self, Prefix},
+    lab::Lab,
     link::Link,
     peers::free_port,
     process::Process,
@@ -224,6 +225,22 @@ impl Master {
         agent.start();
         self.api().online(id, Duration::from_secs(10)).await;
         (agent, link)
+    }
+
+    /// A master whose public listener is at its end of a lab's link; the test reaches its API as ever.
+    pub async fn start_in(lab: &Lab) -> Self {
+        let mut master = Self::prepare_at(lab.master_side().address, "", "");
+        master.run().await;
+        master
+    }
+
+    /// Registers and starts an agent at the other end of it, and waits until it is online.
+    pub async fn agent_in(&self, lab: &Lab, id: &str) -> Agent {
+        let mut agent = Agent::new(&self.add(id).await, Some(ALLOW_ALL));
+        agent.confine(lab.agent_side().prefix());
+        agent.start();
+        self.api().online(id, Duration::from_secs(20)).await;
+        agent
     }
 
     /// The same under a policy of its own; `None` for no policy file.

@@ -5,6 +5,7 @@
 //! when the lab is dropped, and what a killed test left is removed by the next.
 
 mod ferry;
+pub mod gaps;
 mod nat;
 mod packet;
 mod path;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::Write as _,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpListener},
     os::fd::AsFd as _,
     path::Path,
     process::{Command, Stdio},
@@ -50,6 +50,21 @@ impl Side {
             work()
         };
         std::thread::scope(|scope| scope.spawn(entered).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// A TCP server on this end's own loopback that says back what it hears, as long as this process lives; its port.
+    pub fn echoing(&self) -> u16 {
+        let listener = self.inside(|| TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut reader = socket.try_clone()?;
+                    std::io::copy(&mut reader, &mut socket)
+                });
+            }
+        });
+        port
     }
 
     /// Makes this end's device. It is gone when what this gives is.
