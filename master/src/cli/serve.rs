@@ -83,8 +83,8 @@ impl Serve {
             Err(code) => return Ok(code),
         };
         log::start(&config.log)?;
-        // As many workers as cores: lines spread over them.
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(config.worker_threads).enable_all().build()?.block_on(serve(config))
     }
 }
 

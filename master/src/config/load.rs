@@ -11,6 +11,7 @@ use super::{
 };
 
 const DAY_S: u64 = 86_400;
+const WORKER_THREADS_MAX: u64 = 1024;
 const YEAR_S: u64 = 365 * DAY_S;
 
 /// One mistake.
@@ -119,11 +120,20 @@ fn read(reader: &mut Reader) -> Config {
             strict: reader.flag("recording.strict", false),
         },
         drain: reader.seconds("drain_s", 10, 0..=3_600),
+        worker_threads: worker_threads(reader),
         log: Log {
             format: reader.word("log.format", LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             filter: reader.text("log.filter").unwrap_or_else(|| "info".to_owned()),
         },
     }
+}
+
+/// One core is left to the kernel's part of the network: on two cores one thread carried more than two, since two wake each
+/// other for every packet (docs/PERFORMANCE.md).
+fn worker_threads(reader: &mut Reader) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let configured = reader.integer("worker_threads", 1..=WORKER_THREADS_MAX);
+    configured.and_then(|threads| usize::try_from(threads).ok()).unwrap_or(cores - 1).max(1)
 }
 
 fn access(reader: &mut Reader) -> Access {
@@ -280,6 +290,7 @@ mod tests {
             ("recording.keep_days", "19", |c| (c.recording.keep.as_secs() / DAY_S).to_string()),
             ("recording.max_total_mb", "20", |c| (c.recording.max_total >> 20).to_string()),
             ("recording.strict", "true", |c| c.recording.strict.to_string()),
+            ("worker_threads", "33", |c| c.worker_threads.to_string()),
             ("drain_s", "18", |c| c.drain.as_secs().to_string()),
             ("log.format", "json", |c| format!("{:?}", c.log.format).to_lowercase()),
             ("log.filter", "debug", |c| c.log.filter.clone()),
@@ -309,7 +320,7 @@ mod tests {
         parse(&all, &[]).unwrap();
         let table: toml::Table = all.parse().unwrap();
         let named: usize = table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
-        assert_eq!(named, 43, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
+        assert_eq!(named, 44, "the keys of `every_key_is_read_from_file_and_environment`, and `database`");
     }
 
     /// `# key = value` without its `# `.

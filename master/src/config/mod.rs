@@ -31,6 +31,8 @@ pub struct Config {
     pub recording: Recording,
     /// Time for open work after SIGTERM.
     pub drain: Duration,
+    /// Threads that carry lines, tunnels and calls.
+    pub worker_threads: usize,
     pub log: Log,
 }
 

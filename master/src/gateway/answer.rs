@@ -11,7 +11,7 @@ use super::{
     cookies,
     host::{Site, Target},
     location::{self, Leads},
-    outward::strip_hop,
+    outward::{remove, strip_hop},
     page::Asker,
     trouble::Trouble,
 };
@@ -48,9 +48,7 @@ pub(super) fn prepare(
     let headers = &mut parts.headers;
     strip_hop(headers);
     let clears = clearable(headers);
-    for name in DROPPED {
-        headers.remove(name);
-    }
+    remove(headers, &DROPPED);
     if let Some(value) = clears {
         headers.insert(HeaderName::from_static("clear-site-data"), value);
     }

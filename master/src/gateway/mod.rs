@@ -182,7 +182,9 @@ impl Inner {
             return self.switch(response, upgrade, visit, presence);
         }
         location::check_loop(&visit, asker, response.status())?;
-        let response = answer::prepare(response, site, &target, asker)?;
-        Ok(response.map(|inner| Body::new(body::Guarded::new(inner, self, &visit, presence))))
+        let (parts, inner) = answer::prepare(response, site, &target, asker)?.into_parts();
+        let mut body = body::Guarded::new(inner, self, &visit, presence);
+        body.look_ahead().await;
+        Ok(Response::from_parts(parts, Body::new(body)))
     }
 }

@@ -73,9 +73,7 @@ pub(super) fn prepare(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
-    for name in PROXIES {
-        headers.remove(name);
-    }
+    remove(headers, &PROXIES);
     // Answered on this hop: the body follows as soon as the target takes it.
     headers.remove(header::EXPECT);
     cookies::strip_ours(headers);
@@ -92,6 +90,14 @@ pub(super) fn prepare(
         watched(body, done)
     };
     Ok((Request::from_parts(parts, body), sent))
+}
+
+/// Takes off what is named. Looks at what there is, which is less than what there might be.
+pub(super) fn remove(headers: &mut HeaderMap, unwanted: &[&str]) {
+    let found: Vec<_> = headers.keys().filter(|name| unwanted.contains(&name.as_str())).cloned().collect();
+    for name in &found {
+        headers.remove(name);
+    }
 }
 
 /// Takes off what belongs to one hop.

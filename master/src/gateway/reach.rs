@@ -1,7 +1,7 @@
 //! Whether the target can be reached at all: the tunnel's state and the agent's line, before a request is sent and after
 //! one failed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// The visit's tunnel, once its agent is there.
-    pub(super) async fn target(&self, visit: &Visit) -> Result<Tunnel, Trouble> {
+    pub(super) async fn target(&self, visit: &Visit) -> Result<Arc<Tunnel>, Trouble> {
         let Some(row) = self.parts.tunnels.open_row(visit.tunnel) else { return Err(self.ended(visit).await) };
         let mut link = self.parts.fleet.watch(&visit.agent);
         let up = link.wait_for(|state| matches!(state, LinkState::Up { .. }));

@@ -166,7 +166,7 @@ impl Connector {
         };
         let found = tls::fingerprint(stream.get_ref().1)
             .ok_or_else(|| ConnectError::Tls(io::Error::other("the target showed no certificate")))?;
-        let Tunnel { agent_id: agent, target, .. } = row;
+        let Tunnel { agent_id: agent, target, .. } = Tunnel::clone(&row);
         self.pins.check(&Pinned { agent, host: target.host, port: target.port }, found).await?;
         Ok(Wire::Tls(Box::new(TokioIo::new(stream))))
     }

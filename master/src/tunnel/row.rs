@@ -1,5 +1,7 @@
 //! A tunnel's row: what the store keeps, brought up to date from the lifecycle and the live counters.
 
+use std::sync::Arc;
+
 use proto::id::TunnelId;
 use serde_json::json;
 
@@ -17,25 +19,29 @@ use crate::{
     },
 };
 
-/// The row of one tunnel.
+/// The row of one tunnel. Clones share it until one is brought up to date.
 #[derive(Debug, Clone)]
-pub(super) struct Row(Tunnel);
+pub(super) struct Row(Arc<Tunnel>);
 
 impl Row {
     pub(super) fn new(stored: Tunnel) -> Self {
-        Self(stored)
+        Self(Arc::new(stored))
     }
 
     pub(super) fn id(&self) -> TunnelId {
         self.0.id
     }
 
-    pub(super) fn stored(&self) -> &Tunnel {
+    pub(super) fn stored(&self) -> &Arc<Tunnel> {
         &self.0
     }
 
+    fn change(&mut self) -> &mut Tunnel {
+        Arc::make_mut(&mut self.0)
+    }
+
     pub(super) fn refresh(&mut self, lifecycle: &Lifecycle, path: &Path) {
-        let row = &mut self.0;
+        let row = self.change();
         row.status = match lifecycle.state() {
             State::Pending(_) => TunnelStatus::Pending,
             State::Active(_) => TunnelStatus::Active,
@@ -59,17 +65,18 @@ impl Row {
     }
 
     pub(super) fn set_probe(&mut self, report: &Report) {
-        self.0.probe = json!(report);
+        self.change().probe = json!(report);
     }
 
     pub(super) fn report(&mut self, pid: Option<i64>, port: Option<i64>) {
-        self.0.tunnel_pid = pid.or(self.0.tunnel_pid);
-        self.0.tunnel_port = port.or(self.0.tunnel_port);
+        let row = self.change();
+        row.tunnel_pid = pid.or(row.tunnel_pid);
+        row.tunnel_port = port.or(row.tunnel_port);
     }
 
     /// How a standing tunnel's row lies while the master is away.
     pub(super) fn rest(&mut self) {
-        self.0.status = TunnelStatus::Pending;
+        self.change().status = TunnelStatus::Pending;
     }
 }
 

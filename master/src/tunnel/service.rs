@@ -384,7 +384,7 @@ impl Tunnels {
     }
 
     /// Where an open tunnel leads; `None` once it is over.
-    pub fn open_row(&self, id: TunnelId) -> Option<Tunnel> {
+    pub fn open_row(&self, id: TunnelId) -> Option<Arc<Tunnel>> {
         self.live.get(&id).map(|handle| handle.view.borrow().stored().clone())
     }
 
@@ -529,7 +529,7 @@ impl Tunnels {
 
 impl Handle {
     fn view(&self) -> View {
-        let mut row = self.view.borrow().stored().clone();
+        let mut row = Tunnel::clone(self.view.borrow().stored());
         (row.bytes_in, row.bytes_out) = (self.path.bytes_in(), self.path.bytes_out());
         View { row, connections_open: self.path.traffic.open() }
     }
