@@ -2,13 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use proto::{
-    code::Code,
-    net::{
-        carrier::{Carrier, Dialer},
-        quic::Tuning,
-    },
-};
+use proto::{code::Code, net::quic::Tuning};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -19,6 +13,7 @@ use crate::{
     journal::{Journal, JournalError, Leftover},
     link::{
         self, Context, chain,
+        connect::Roads,
         member::{Member, MemberError},
         status::{self, LineStatus, Status},
     },
@@ -74,7 +69,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     let watching = AbortOnDropHandle::new(tokio::spawn(lockdown.clone().watch()));
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
-    let context = Arc::new(Context::new(member, dialer(&config), dispatch, sampler, sender, lockdown));
+    let context = Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown));
     keep(&context, &shutdown).await;
     let finished = async { tokio::join!(execs.finished(), shells.finished()) };
     if tokio::time::timeout(FINISH_WITHIN, finished).await.is_err() {
@@ -118,10 +113,10 @@ async fn keep(context: &Arc<Context>, shutdown: &CancellationToken) {
     }
 }
 
-/// What dials masters with the owner's transport settings.
-pub fn dialer(config: &Config) -> Dialer {
+/// What reaches masters with the owner's transport settings.
+pub fn roads(config: &Config) -> Roads {
     let tuning = Tuning { keep_alive: config.keep_alive, congestion: config.congestion, gso: config.gso };
-    Dialer { carrier: Carrier::Udp, tuning }
+    Roads::new(config.carrier, tuning, config.proxy.clone())
 }
 
 fn load_policy(config: &Config) -> Policy {

@@ -15,10 +15,11 @@ use proto::{
     code::Code,
     limits::{FRAME_MAX, HEADER_WITHIN},
     net::{
+        carrier::Carrier,
         credit::{CreditPool, LineCredit, PROCESS_CREDIT_MAX},
         frame::FrameError,
         preference::Class,
-        quic::{AGENT_RECEIVE_WINDOW, AGENT_SEND_WINDOW, AGENT_STREAMS, AGENT_STREAMS_MAX},
+        quic::{AGENT_RECEIVE_WINDOW, AGENT_STREAMS, AGENT_STREAMS_MAX, agent_send_window},
         stream::{FrameStream, RecvHalf, SendHalf},
     },
     open::{OPERATIONS, Open, OpenHead, Operation, Refused},
@@ -47,6 +48,13 @@ pub struct Dispatch {
     /// Where a test plants a panic: an operation, and a command's service.
     #[cfg(test)]
     pub(crate) panic_in: Option<(&'static str, &'static str)>,
+}
+
+/// The line that a stream came on.
+struct Under {
+    connection: quinn::Connection,
+    carrier: Carrier,
+    credit: Arc<LineCredit>,
 }
 
 impl Dispatch {
@@ -93,7 +101,7 @@ impl Dispatch {
 
     /// Serves the streams of one line until it is lost. Dropping the future ends what runs on it; shells and
     /// execs go on.
-    pub async fn serve(self: Arc<Self>, connection: quinn::Connection) {
+    pub async fn serve(self: Arc<Self>, connection: quinn::Connection, carrier: Carrier) {
         let credit = LineCredit::new(connection.clone(), AGENT_RECEIVE_WINDOW, self.credit_pool.clone());
         let mut streams = JoinSet::new();
         let mut allowed = AGENT_STREAMS;
@@ -101,19 +109,20 @@ impl Dispatch {
             while streams.try_join_next().is_some() {}
             allowed = raise(&connection, allowed, streams.len());
             let stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
-            streams.spawn(self.clone().guarded(stream, connection.clone(), credit.clone()));
+            let line = Under { connection: connection.clone(), carrier, credit: credit.clone() };
+            streams.spawn(self.clone().guarded(stream, line));
         }
     }
 
-    async fn guarded(self: Arc<Self>, stream: FrameStream, line: quinn::Connection, credit: Arc<LineCredit>) {
+    async fn guarded(self: Arc<Self>, stream: FrameStream, line: Under) {
         // What unwinds drops the stream's halves, and they say INTERNAL.
-        if AssertUnwindSafe(self.clone().stream(stream, line, credit)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(self.clone().stream(stream, line)).catch_unwind().await.is_err() {
             self.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a handler panicked; its stream was closed, nothing else is affected");
         }
     }
 
-    async fn stream(self: Arc<Self>, mut stream: FrameStream, line: quinn::Connection, credit: Arc<LineCredit>) {
+    async fn stream(self: Arc<Self>, mut stream: FrameStream, line: Under) {
         let read = tokio::time::timeout(HEADER_WITHIN, stream.recv.next_bytes()).await;
         let bytes = match read.unwrap_or(Err(FrameError::TooSlow(HEADER_WITHIN))) {
             Ok(bytes) => bytes,
@@ -123,9 +132,9 @@ impl Dispatch {
             Ok(open) => open,
             Err(error) => return refuse_undecodable(stream, &bytes, &error.to_string()).await,
         };
-        stream.send.prefer(Class::of(&open.operation), &line, AGENT_SEND_WINDOW);
+        stream.send.prefer(Class::of(&open.operation), &line.connection, agent_send_window(line.carrier));
         match self.admit(&open) {
-            Ok(taken_ms) => self.run(open, taken_ms, stream, credit).await,
+            Ok(taken_ms) => self.run(open, taken_ms, stream, line.credit).await,
             Err(refused) => {
                 let (operation, id) = (open.operation.word(), open.request_id);
                 tracing::warn!(operation, %id, code = refused.code.word(), message = ?refused.message, "refused");

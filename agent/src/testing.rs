@@ -17,7 +17,7 @@ use proto::{
     id::{AgentId, LineEpoch, RequestId},
     limits::FRAME_MAX,
     net::{
-        carrier::{Carrier, Dialed, Dialer},
+        carrier::{Dialed, Dialer},
         frame::FrameError,
         quic::{EndpointKeys, Tuning, server_endpoint},
         stream::{FrameStream, RecvHalf, SendHalf},
@@ -159,7 +159,7 @@ impl Master {
     /// Both ends of a fresh connection: the agent's and the master's.
     async fn pair(&self) -> (Dialed, quinn::Connection) {
         let tls = tls::agent_enrol_config(&self.pin(), None, 0).unwrap();
-        let dialer = Dialer { carrier: Carrier::Udp, tuning: Tuning::default() };
+        let dialer = Dialer { tuning: Tuning::default() };
         let accepting = async { self.endpoint.accept().await.unwrap().await.unwrap() };
         let (dialed, accepted) = tokio::join!(dialer.dial(self.address(), tls, tls::SERVER_NAME), accepting);
         (dialed.unwrap(), accepted)
@@ -198,7 +198,7 @@ impl Bench {
         dispatch.freshness.learn(NOW_MS);
         let dispatch = Arc::new(dispatch);
         let (dialed, connection) = master.pair().await;
-        let serving = tokio::spawn(dispatch.clone().serve(dialed.connection.clone()));
+        let serving = tokio::spawn(dispatch.clone().serve(dialed.connection.clone(), dialed.carrier));
         let serving = AbortOnDropHandle::new(serving);
         Self { dispatch, connection, shutdown, master, dialed: Some(dialed), serving }
     }
@@ -234,7 +234,9 @@ impl Bench {
     pub(crate) async fn another_line(&mut self) {
         self.lose_line();
         let (dialed, connection) = self.master.pair().await;
-        self.serving = AbortOnDropHandle::new(tokio::spawn(self.dispatch.clone().serve(dialed.connection.clone())));
+        self.serving = AbortOnDropHandle::new(tokio::spawn(
+            self.dispatch.clone().serve(dialed.connection.clone(), dialed.carrier),
+        ));
         (self.dialed, self.connection) = (Some(dialed), connection);
     }
 

@@ -20,7 +20,7 @@ use crate::{
     authority::{Authority, ServerIdentity},
     identity::AgentKey,
     join::Pin,
-    verifier::{AgentsOfOurCa, PinnedMaster},
+    verifier::{AgentsOfOurCa, Nobody, PinnedMaster},
 };
 
 /// The name every master's certificate carries: agents know a master by its CA, not by where it lives.
@@ -70,6 +70,20 @@ pub fn server_config(authority: &Authority, server: &ServerIdentity) -> Result<A
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// For the TLS around a WebSocket that carries a line: nothing is verified and nothing is presented, because nothing is
+/// trusted to it. The QUIC inside does both, against the pin, whatever terminates this TLS.
+pub fn outside_config() -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(web_provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Nobody))
+        .with_no_client_auth();
+    // WebSockets go over HTTP/1.1, and some proxies choose another by themselves.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

@@ -11,7 +11,10 @@ use proto::{
     exec::ToExec,
     id::AgentId,
     limits::FRAME_MAX_UNAUTHENTICATED,
-    net::frame::{FrameError, FrameReader, encode_frame},
+    net::{
+        carrier::frames::{MESSAGE_MAX, PACKET_MAX, PACKETS_MAX, decode},
+        frame::{FrameError, FrameReader, encode_frame},
+    },
     open::{OPERATIONS, Open, OpenHead},
     wire::{self, Message},
 };
@@ -53,6 +56,22 @@ pub(super) fn frames(input: &[u8]) {
             }
         }
     }
+}
+
+/// One message of the WebSocket carrier: within its bounds, and no byte more or less comes out than went in.
+pub(super) fn packets(input: &[u8]) {
+    let mut batch = match decode(input.to_vec().into()) {
+        Ok(batch) => batch,
+        Err(error) => return drop(error.to_string()),
+    };
+    assert!(input.len() <= MESSAGE_MAX && batch.ecn < 4 && batch.bytes() == input.len() - 3);
+    let mut packets = Vec::new();
+    while let Some(packet) = batch.next_packet() {
+        assert!((1..=usize::from(PACKET_MAX)).contains(&packet.len()));
+        packets.push(packet);
+    }
+    assert!((1..=PACKETS_MAX).contains(&packets.len()));
+    assert_eq!(packets.concat(), &input[3..]);
 }
 
 /// An id is its own text, fits a DNS label and needs no escaping anywhere.

@@ -26,6 +26,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("open", messages::open),
     ("open_head", messages::message::<proto::open::OpenHead>),
     ("open_reply", messages::message::<proto::open::OpenReply>),
+    ("packets", messages::packets),
     ("peer_identity", certificates::peer_identity),
     ("pin", certificates::pin),
     ("to_exec", messages::message::<proto::exec::ToExec>),

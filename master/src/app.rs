@@ -7,7 +7,7 @@ use certs::{
     authority::{Authority, ServerIdentity},
     state, tls,
 };
-use proto::net::quic::{self, EndpointKeys, Tuning};
+use proto::net::quic::{self, EndpointKeys, ServerParts, Tuning};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -118,7 +118,7 @@ impl App {
         ensure_admin_token(&store, &config.data_dir, unix_ms()).await?;
         let authority = Arc::new(Authority::load_or_create(&config.data_dir.join(CA_DIR))?);
         let identity = authority.server_identity(&config.data_dir.join(CA_DIR))?;
-        let endpoint = endpoint(&config, &authority, &identity)?;
+        let (endpoint, websockets) = endpoint(&config, &authority, &identity)?;
         let internal = listen("internal.listen", config.internal.listen).await?;
         let internal_unix = config.internal.unix_socket.as_deref().map(listen_unix).transpose()?;
         let metrics_socket = listen("metrics.listen", config.metrics.listen).await?;
@@ -137,6 +137,7 @@ impl App {
             heartbeat_interval: config.line.heartbeat,
             certificate_validity: config.enrolment.certificate,
             enrol_again_within: config.enrolment.idempotent,
+            websockets,
         });
         let tunnels = Tunnels::start(TunnelParts {
             config: config.tunnel.clone(),
@@ -232,6 +233,7 @@ impl App {
             Some(host) => outside.with_dashboard(api::public_router(api.clone(), std::slice::from_ref(host)), host),
             None => outside,
         };
+        let outside = outside.with_lines(app.fleet.clone());
         let outside = if config.gateway.https { outside.with(&gateway) } else { outside };
         outside.start(&app.tasks, &app.closing, config.drain);
         let router = front::router(api::router(api), gateway);
@@ -265,13 +267,20 @@ impl App {
     }
 }
 
-fn endpoint(config: &Config, authority: &Authority, identity: &ServerIdentity) -> Result<quinn::Endpoint, StartError> {
+/// QUIC on the public UDP port, and what endpoints in WebSockets are made from: the same TLS on both.
+fn endpoint(
+    config: &Config,
+    authority: &Authority,
+    identity: &ServerIdentity,
+) -> Result<(quinn::Endpoint, ServerParts), StartError> {
     let tls = tls::server_config(authority, identity)?;
     let stored = state::load_or_create_random(&config.data_dir.join(QUIC_KEYS), EndpointKeys::LENGTH)?;
     let mut bytes = [0; EndpointKeys::LENGTH];
     bytes.copy_from_slice(&stored);
     let tuning = Tuning { congestion: config.line.congestion, gso: config.line.gso, ..Tuning::default() };
-    Ok(quic::server_endpoint(config.public.listen, tls, &EndpointKeys::from_bytes(&bytes), &tuning)?)
+    let websockets = ServerParts::new(tls.clone(), tuning.clone())?;
+    let endpoint = quic::server_endpoint(config.public.listen, tls, &EndpointKeys::from_bytes(&bytes), &tuning)?;
+    Ok((endpoint, websockets))
 }
 
 fn listen_unix(path: &std::path::Path) -> Result<Listening, StartError> {

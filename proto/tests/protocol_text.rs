@@ -28,7 +28,7 @@ fn text_path() -> PathBuf {
     crate_dir().join("../docs/PROTOCOL.md")
 }
 
-/// The pure part of the protocol and the frames: `<hash>  <path below proto/src>`, sorted, one a line.
+/// The pure part of the protocol, the frames, and what the carriers agree on: `<hash>  <path below proto/src>`, sorted, one a line.
 fn hashes() -> String {
     let source = crate_dir().join("src");
     let mut names: Vec<String> = fs::read_dir(&source)
@@ -36,7 +36,15 @@ fn hashes() -> String {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".rs"))
         .collect();
-    names.extend(["net/frame.rs", "net/quic.rs"].map(str::to_owned));
+    let net = [
+        "frame.rs",
+        "quic/mod.rs",
+        "quic/endpoint.rs",
+        "quic/transport.rs",
+        "carrier/frames.rs",
+        "carrier/websocket.rs",
+    ];
+    names.extend(net.map(|name| format!("net/{name}")));
     names.sort();
     let hash = |name: &String| hex::encode(Sha256::digest(fs::read(source.join(name)).unwrap()));
     names.iter().map(|name| format!("{}  {name}\n", hash(name))).collect()

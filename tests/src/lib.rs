@@ -14,6 +14,7 @@ pub mod lab;
 pub mod liar;
 pub mod link;
 pub mod master;
+pub mod middle;
 pub mod openssh;
 pub mod peers;
 pub mod postgres;

@@ -97,7 +97,7 @@ impl OldTls {
     }
 }
 
-fn make_certificate(folder: &Path) {
+pub(crate) fn make_certificate(folder: &Path) {
     let status = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
         .args(["-subj", "/CN=behind-the-agent", "-keyout"])
@@ -110,7 +110,7 @@ fn make_certificate(folder: &Path) {
     assert!(status.success(), "openssl made no certificate");
 }
 
-async fn run_nginx(path: &Path, port: u16, servers: &str) -> Process {
+pub(crate) async fn run_nginx(path: &Path, port: u16, servers: &str) -> Process {
     std::fs::write(path.join("nginx.conf"), configuration(path, servers)).expect("a configuration");
     let mut command = Command::new("nginx");
     command.arg("-c").arg(path.join("nginx.conf")).arg("-e").arg(path.join("error.log")).arg("-p").arg(path);

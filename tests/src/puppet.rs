@@ -34,11 +34,11 @@ pub struct Puppet {
     pub certificate_der: Vec<u8>,
 }
 
-/// A puppet's line; the endpoint lives as long as it does.
+/// A puppet's line; what drives it lives as long as it does.
 pub struct PuppetLine {
     pub connection: quinn::Connection,
     pub control: FrameStream,
-    _endpoint: quinn::Endpoint,
+    _dialed: Dialed,
 }
 
 /// The join token that the API gave out.
@@ -61,7 +61,7 @@ pub fn hello() -> Hello {
 }
 
 async fn dial(address: &str, config: Arc<rustls::ClientConfig>) -> Result<Dialed, DialError> {
-    let dialer = Dialer { carrier: Carrier::Udp, tuning: Tuning::default() };
+    let dialer = Dialer { tuning: Tuning::default() };
     dialer.dial(address.parse().expect("an address"), config, tls::SERVER_NAME).await
 }
 
@@ -166,7 +166,7 @@ impl Puppet {
         let mut control = open(&dialed).await;
         control.send.write_frame(hello).await?;
         let reply = control.read_within(PATIENCE).await?;
-        Ok((reply, PuppetLine { connection: dialed.connection, control, _endpoint: dialed.endpoint }))
+        Ok((reply, PuppetLine { connection: dialed.connection.clone(), control, _dialed: dialed }))
     }
 
     /// A line, or a panic with the refusal.

@@ -82,7 +82,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime
-        .block_on(enrol(&member, &app::dialer(config), Purpose::Enrol))
+        .block_on(enrol(&member, &app::roads(config), Purpose::Enrol))
         .with_context(|| format!("{agent} was not enrolled with {master}"))?;
     println!("enrolled as {agent} with {master}; start it with `landline-agent run`");
     Ok(ExitCode::SUCCESS)

@@ -64,6 +64,9 @@ struct Settings {
     /// error, warn, info, debug, trace, or a filter such as `info,quinn=debug`.
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// What carries the line: udp, wss (the same inside a WebSocket), or auto for whichever gets through.
+    #[arg(long, global = true, value_name = "CARRIER")]
+    carrier: Option<String>,
     /// Turn segmentation offload off, for network drivers that mishandle it.
     #[arg(long, global = true)]
     no_gso: bool,
@@ -118,6 +121,7 @@ fn load(settings: &Settings, mut overrides: Overrides) -> Result<Config, Mistake
     option("state_dir", &settings.state_dir);
     option("policy_file", &settings.policy_file);
     option("actions_dir", &settings.actions_dir);
+    option("carrier", &settings.carrier);
     option("log_level", &settings.log_level);
     if settings.no_gso {
         overrides.push(("gso", "false".into()));

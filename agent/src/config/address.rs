@@ -1,4 +1,4 @@
-//! Where the master is: the spellings that people paste, reduced to a host and a port.
+//! Where the master is: the spellings that people paste, reduced to a host, a port and a path for WebSockets.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
@@ -10,7 +10,12 @@ pub struct MasterAddress {
     /// A name or an address without brackets.
     pub host: String,
     pub port: u16,
+    /// Where lines inside WebSockets are taken, if not where every master takes them. Begins with a slash.
+    pub path: Option<String>,
 }
+
+/// Longest path, bytes.
+const PATH_MAX: usize = 255;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
@@ -24,6 +29,8 @@ pub enum BadAddress {
     Host,
     #[error("the port must be 1 to 65535")]
     Port,
+    #[error("the path is too long or holds a character that no path has")]
+    Path,
 }
 
 impl FromStr for MasterAddress {
@@ -35,7 +42,8 @@ impl FromStr for MasterAddress {
             Some(_) => return Err(BadAddress::Scheme),
             None => text,
         };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err(BadAddress::Credentials);
         }
@@ -44,7 +52,16 @@ impl FromStr for MasterAddress {
             None => DEFAULT_PORT,
             Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(BadAddress::Port)?,
         };
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, path: path_of(path)? })
+    }
+}
+
+fn path_of(path: &str) -> Result<Option<String>, BadAddress> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte);
+    match path {
+        "" | "/" => Ok(None),
+        path if path.len() <= PATH_MAX && path.bytes().all(plain) => Ok(Some(path.to_owned())),
+        _ => Err(BadAddress::Path),
     }
 }
 
@@ -73,13 +90,17 @@ fn split(authority: &str) -> Result<(&str, Option<&str>), BadAddress> {
     }
 }
 
+impl MasterAddress {
+    /// `host:port`, as it stands in a URL.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 impl fmt::Display for MasterAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        write!(f, "{}{}", self.authority(), self.path.as_deref().unwrap_or_default())
     }
 }
 
@@ -91,7 +112,7 @@ mod tests {
     fn the_spellings_people_paste() {
         for (text, shown) in [
             ("wss://m.example", "m.example:443"),
-            ("wss://m.example:7443/agent/ws?x=1", "m.example:7443"),
+            ("wss://m.example:7443/agent/ws?x=1", "m.example:7443/agent/ws"),
             ("https://m.example/", "m.example:443"),
             ("m.example:7443", "m.example:7443"),
             ("m.example", "m.example:443"),
@@ -119,6 +140,8 @@ mod tests {
             ("[::1", BadAddress::Host),
             ("[m]:1", BadAddress::Host),
             ("m example", BadAddress::Host),
+            ("wss://m.example/a b", BadAddress::Path),
+            ("wss://m.example/a\r\nb", BadAddress::Path),
             ("user:pw@m.example", BadAddress::Credentials),
         ] {
             assert_eq!(text.parse::<MasterAddress>(), Err(why), "{text:?}");

@@ -3,6 +3,8 @@
 //! process's environment, and secrets leave this module only in types that cannot be printed.
 
 pub mod address;
+pub mod carrier;
+pub mod proxy;
 mod source;
 
 #[cfg(test)]
@@ -19,7 +21,7 @@ use proto::{id::AgentId, net::quic::Congestion};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::source::Inputs;
-use self::{address::MasterAddress, source::Settings};
+use self::{address::MasterAddress, carrier::Wanted, proxy::Proxy, source::Settings};
 
 pub const CONFIG_FILE: &str = "/etc/landline-agent/config.toml";
 const POLICY_FILE: &str = "/etc/landline-agent/policy.toml";
@@ -38,6 +40,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub actions_dir: PathBuf,
     pub policy_file: PolicyFile,
+    pub carrier: Wanted,
+    /// For WebSockets alone.
+    pub proxy: Option<Proxy>,
     pub keep_alive: Duration,
     pub congestion: Congestion,
     pub gso: bool,
@@ -118,6 +123,8 @@ impl Reading {
                 Some(named) => PolicyFile::Named(named.into()),
                 None => PolicyFile::Default(POLICY_FILE.into()),
             },
+            carrier: self.parsed("carrier").unwrap_or_default(),
+            proxy: self.proxy(),
             keep_alive: Duration::from_secs(self.in_range("keep_alive_s", KEEP_ALIVE_S).unwrap_or(5)),
             congestion: self.congestion(),
             gso: self.parsed("gso").unwrap_or(true),
@@ -221,6 +228,19 @@ impl Reading {
             Some(other) => self.mistakes.push(format!(
                 "connection_mode {other:?} is not known; this agent always dials out: use \"tunnel\" or leave it out"
             )),
+        }
+    }
+
+    /// Not repeated in a mistake: it may hold a password.
+    fn proxy(&mut self) -> Option<Proxy> {
+        let except = self.text("no_proxy").unwrap_or_default();
+        let setting = self.settings.take("https_proxy")?;
+        match Proxy::new(setting.text.trim(), &except) {
+            Ok(proxy) => Some(proxy),
+            Err(error) => {
+                self.mistakes.push(format!("https_proxy (from {}): {error}", setting.origin));
+                None
+            }
         }
     }
 

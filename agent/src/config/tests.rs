@@ -69,7 +69,7 @@ fn environment_outweighs_dotenv_outweighs_the_file() {
         .env("LANDLINE_KEEP_ALIVE_S", "");
     let config = lab.load().unwrap();
     assert_eq!(config.join.agent_id.unwrap().as_str(), "env");
-    assert_eq!(config.join.master.unwrap().to_string(), "dotenv.example:443");
+    assert_eq!(config.join.master.unwrap().to_string(), "dotenv.example:443/x");
     assert_eq!((config.keep_alive, config.gso), (Duration::from_secs(7), false), "an empty variable says nothing");
     assert!(std::env::var("MASTER_URL").is_err(), "nothing is put into the process's environment");
 }
@@ -90,11 +90,18 @@ fn every_documented_name_is_read() {
         .env("LANDLINE_LOG_FORMAT", "json")
         .env("LANDLINE_CONGESTION", "bbr")
         .env("LANDLINE_WORKER_THREADS", "2")
-        .env("LANDLINE_GSO", "false");
+        .env("LANDLINE_GSO", "false")
+        .env("LANDLINE_CARRIER", "wss")
+        .env("https_proxy", "http://joe:s3cret@proxy:3128")
+        .env("NO_PROXY", "m.example");
     let config = lab.load().unwrap();
+    let proxy = config.proxy.as_ref().unwrap();
+    assert!(proxy.for_master(config.join.master.as_ref().unwrap()).is_none());
+    assert!(proxy.for_master(&"other".parse().unwrap()).is_some());
+    assert_eq!(config.carrier, Wanted::WebSocket);
     assert_eq!(
         config.join.master.as_ref().unwrap().to_string(),
-        "m.example:7443",
+        "m.example:7443/agent",
         "the tunnel's URL is the nearer one"
     );
     assert_eq!(config.join.pin.unwrap().to_string(), PIN);
@@ -110,7 +117,7 @@ fn every_documented_name_is_read() {
 fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
     let lab = Lab::new(
         "mastr = \"x\"\nmaster = \"http://m\"\nagent_id = \"A B\"\nmaster_pin = \"md5:1\"\nkeep_alive_s = 900\n\
-         worker_threads = \"many\"\ngso = [1]\ncongestion = \"reno\"\nlog_format = \"xml\"\nconnection_mode = \"direct\"\n\
+         worker_threads = \"many\"\ngso = [1]\ncongestion = \"reno\"\nlog_format = \"xml\"\ncarrier = \"pigeon\"\nhttps_proxy = \"socks5://sec-ret@x\"\nconnection_mode = \"direct\"\n\
          join_token = \"llj1_sec-ret\"\n",
     );
     let mistakes = lab.mistakes();
@@ -124,6 +131,8 @@ fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
         "gso",
         "congestion",
         "log_format",
+        "carrier",
+        "https_proxy",
         "connection_mode",
         "join token",
     ];

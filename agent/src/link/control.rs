@@ -7,7 +7,10 @@ use proto::{
     code::Code,
     control::{FromAgent, FromMaster, Heartbeat, Welcome},
     limits::HEARTBEATS_MISSED_MAX,
-    net::stream::{self, FrameStream},
+    net::{
+        carrier::Dialed,
+        stream::{self, FrameStream},
+    },
 };
 use tokio::{
     task::JoinSet,
@@ -39,12 +42,14 @@ const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Serves a welcomed line until it ends.
 pub(super) async fn serve(
     context: &Arc<Context>,
-    connection: &quinn::Connection,
+    dialed: &Dialed,
     control: FrameStream,
     welcome: &Welcome,
     shutdown: &CancellationToken,
 ) -> Ended {
-    let _streams = AbortOnDropHandle::new(tokio::spawn(context.dispatch.clone().serve(connection.clone())));
+    let connection = &dialed.connection;
+    let _streams =
+        AbortOnDropHandle::new(tokio::spawn(context.dispatch.clone().serve(connection.clone(), dialed.carrier)));
     let mut heartbeat = interval(Duration::from_millis(welcome.heartbeat_interval_ms.into()));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deaf_after = heartbeat.period() * (HEARTBEATS_MISSED_MAX + 1);
@@ -157,7 +162,7 @@ impl Serving {
 
     /// Once a second: silence, a master that hears and does not answer, an overdue drain, a due renewal.
     fn look(&mut self) -> Result<(), Ended> {
-        let silent_after = self.context.dialer.tuning.keep_alive * SILENT_KEEP_ALIVES;
+        let silent_after = self.context.roads.tuning().keep_alive * SILENT_KEEP_ALIVES;
         if self.heard.silent_for(&self.connection) >= silent_after {
             return Err(Ended::network(Code::SILENT, format!("nothing was heard for {silent_after:?}")));
         }
@@ -281,7 +286,7 @@ impl Renewing {
         let due = self.renewal.is_some_and(|renewal| renewal.is_due(master_ms));
         if due && Instant::now() >= self.not_before {
             let context = context.clone();
-            self.running.spawn(async move { enrol(&context.member, &context.dialer, Purpose::Renew).await });
+            self.running.spawn(async move { enrol(&context.member, &context.roads, Purpose::Renew).await });
         }
     }
 
@@ -301,8 +306,8 @@ impl Renewing {
 /// A new key, and its first use, from which on the old one is worth nothing. Where only the use fails, the next line's
 /// makes up for it.
 async fn rotate(context: &Context) -> Result<(), EnrolError> {
-    enrol(&context.member, &context.dialer, Purpose::Rotate).await?;
-    enrol(&context.member, &context.dialer, Purpose::Renew).await
+    enrol(&context.member, &context.roads, Purpose::Rotate).await?;
+    enrol(&context.member, &context.roads, Purpose::Renew).await
 }
 
 fn next_renewal(context: &Context) -> Option<Renewal> {

@@ -10,7 +10,7 @@ use proto::{
     enrol::{EnrolReply, EnrolRequest},
     limits::FRAME_MAX,
     net::{
-        carrier::{Dialed, Dialer},
+        carrier::Dialed,
         frame::{FrameError, FrameReader, write_frame},
         stream,
     },
@@ -18,7 +18,7 @@ use proto::{
 use secrecy::ExposeSecret;
 
 use super::{
-    connect::{ConnectError, connect},
+    connect::{ConnectError, Roads},
     member::{Member, NotOurs},
 };
 use crate::config::Proof;
@@ -58,7 +58,7 @@ pub enum Purpose {
 }
 
 /// Gets a certificate and keeps it.
-pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> Result<(), EnrolError> {
+pub async fn enrol(member: &Arc<Member>, roads: &Roads, purpose: Purpose) -> Result<(), EnrolError> {
     let key = if purpose == Purpose::Rotate { Arc::new(AgentKey::generate()?) } else { member.key() };
     let csr_der = key.csr_der()?;
     let request = match purpose {
@@ -77,7 +77,7 @@ pub async fn enrol(member: &Arc<Member>, dialer: &Dialer, purpose: Purpose) -> R
         },
     };
     let tls = member.enrol_tls(purpose != Purpose::Enrol)?;
-    let dialed = connect(dialer, &member.master, tls).await?;
+    let dialed = roads.connect(&member.master, tls).await?;
     let reply = exchange(&dialed, &request).await;
     stream::close(&dialed.connection, Code::DONE);
     match reply? {

@@ -13,7 +13,7 @@ use proto::{
         carrier::{DialError, Dialed},
         frame::FrameError,
         preference::Class,
-        quic::AGENT_SEND_WINDOW,
+        quic::agent_send_window,
         stream::{self, FrameStream, RecvHalf, SendHalf},
     },
 };
@@ -23,7 +23,7 @@ use super::{
     Context,
     backoff::Failure,
     chain,
-    connect::{ConnectError, connect},
+    connect::ConnectError,
     control,
     enrol::{EnrolError, Purpose, enrol},
     renewal::Renewal,
@@ -66,6 +66,10 @@ impl Ended {
                 let message = code.meaning().unwrap_or("the master closed the line").to_owned();
                 Self::refused(&Refusal { code, message, retry_after_ms: 0 })
             }
+            // Nothing here closes a connection and then asks why: what carried it broke.
+            quinn::ConnectionError::LocallyClosed => {
+                Self::network(Code::LINE_LOST, "the WebSocket that carried the line broke")
+            }
             other => Self::network(code, other.to_string()),
         }
     }
@@ -87,7 +91,7 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
         Ok(tls) => tls,
         Err(error) => return Ended::network(Code::INTERNAL, chain(&error)),
     };
-    let dialed = match connect(&context.dialer, &context.member.master, tls).await {
+    let dialed = match context.roads.connect(&context.member.master, tls).await {
         Ok(dialed) => dialed,
         Err(error) => return of_connect(&error),
     };
@@ -110,7 +114,7 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
     };
     sent_away(&context, &ended);
     // The close frame goes out before the socket does; nobody waits for it longer than this.
-    let _ = tokio::time::timeout(CLOSE_WITHIN, dialed.endpoint.wait_idle()).await;
+    dialed.finish(CLOSE_WITHIN).await;
     ended
 }
 
@@ -137,7 +141,7 @@ async fn prepare(context: &Context) -> Result<(), Ended> {
 }
 
 async fn get_certificate(context: &Context, purpose: Purpose) -> Result<(), Ended> {
-    match enrol(&context.member, &context.dialer, purpose).await {
+    match enrol(&context.member, &context.roads, purpose).await {
         Ok(()) => {
             tracing::info!(agent = %context.member.agent_id, ?purpose, "the master issued a certificate");
             Ok(())
@@ -170,13 +174,13 @@ async fn on_connection(
             stream::close(connection, ended.code);
             return ended;
         }
-        greeted = tokio::time::timeout(AUTHENTICATE_WITHIN, hello(context, connection)) => greeted,
+        greeted = tokio::time::timeout(AUTHENTICATE_WITHIN, hello(context, dialed)) => greeted,
     };
     match greeted.unwrap_or(Err(FrameError::TooSlow(AUTHENTICATE_WITHIN))) {
         Ok((control, HelloReply::Welcome(welcome))) => {
             welcomed(context, &welcome).await;
             connected.cancel();
-            control::serve(context, connection, control, &welcome, &shutdown).await
+            control::serve(context, dialed, control, &welcome, &shutdown).await
         }
         Ok((_, HelloReply::Refused(refusal))) => {
             stream::close(connection, Code::DONE);
@@ -197,11 +201,12 @@ async fn on_connection(
     }
 }
 
-async fn hello(context: &Context, connection: &quinn::Connection) -> Result<(FrameStream, HelloReply), FrameError> {
+async fn hello(context: &Context, dialed: &Dialed) -> Result<(FrameStream, HelloReply), FrameError> {
+    let connection = &dialed.connection;
     let opened = connection.open_bi().await.map_err(|_| FrameError::Ended);
     let (send, recv) = opened?;
     let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
-    control.send.prefer(Class::Control, connection, AGENT_SEND_WINDOW);
+    control.send.prefer(Class::Control, connection, agent_send_window(dialed.carrier));
     let hello = Hello {
         versions: VERSIONS.to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -210,8 +215,8 @@ async fn hello(context: &Context, connection: &quinn::Connection) -> Result<(Fra
         arch: std::env::consts::ARCH.into(),
         hostname: hostname(),
         capabilities: context.dispatch.policy.operations().into_iter().map(str::to_owned).collect(),
-        carrier: context.dialer.carrier,
-        keep_alive_ms: u32::try_from(context.dialer.tuning.keep_alive.as_millis()).unwrap_or(u32::MAX),
+        carrier: dialed.carrier,
+        keep_alive_ms: u32::try_from(context.roads.tuning().keep_alive.as_millis()).unwrap_or(u32::MAX),
     };
     control.send.write_frame(&hello).await?;
     let reply = control.recv.next().await?;
@@ -253,18 +258,17 @@ async fn recover(context: &Context, refusal: Refusal) -> Ended {
 
 fn of_connect(error: &ConnectError) -> Ended {
     let message = chain(error);
-    match error {
-        ConnectError::Dial(DialError::Connect { source, .. }) => match source {
+    match error.dial() {
+        Some(DialError::Connect { source, .. }) => match source {
             quinn::ConnectionError::ApplicationClosed(_) => Ended::closed(source),
             quinn::ConnectionError::TransportError(_) => {
                 Ended::network(Code::LINE_LOST, format!("{message}; is this the pinned master?"))
             }
             other => Ended::network(stream::close_code(other), message),
         },
-        ConnectError::Dial(DialError::Silent { .. }) => Ended::network(Code::SILENT, message),
-        ConnectError::Dial(DialError::Endpoint(_) | DialError::Start { .. })
-        | ConnectError::Resolve { .. }
-        | ConnectError::ResolveTooSlow(_)
-        | ConnectError::NoAddress(_) => Ended::network(Code::LINE_LOST, message),
+        Some(DialError::Silent { .. }) => Ended::network(Code::SILENT, message),
+        Some(DialError::Endpoint(_) | DialError::Start { .. } | DialError::Broken { .. }) | None => {
+            Ended::network(Code::LINE_LOST, message)
+        }
     }
 }

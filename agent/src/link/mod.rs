@@ -2,7 +2,8 @@
 //! under a watchdog; between attempts the wait that [`backoff`] names.
 
 pub mod backoff;
-mod connect;
+pub mod carriers;
+pub mod connect;
 mod control;
 pub mod enrol;
 mod history;
@@ -10,6 +11,7 @@ mod line;
 pub mod member;
 mod renewal;
 pub mod status;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -21,12 +23,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use proto::{code::Code, id::InstanceId, net::carrier::Dialer};
+use proto::{code::Code, id::InstanceId};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     backoff::{Backoff, Failure, STABLE_AFTER},
+    connect::Roads,
     history::History,
     line::Ended,
     member::Member,
@@ -50,7 +53,7 @@ const LOCKED_DOWN: &str = "the owner locked this machine down";
 #[derive(Debug)]
 pub struct Context {
     pub member: Arc<Member>,
-    pub dialer: Dialer,
+    pub roads: Arc<Roads>,
     pub dispatch: Arc<Dispatch>,
     pub sampler: Sampler,
     pub status: StatusSender,
@@ -62,14 +65,14 @@ pub struct Context {
 impl Context {
     pub fn new(
         member: Arc<Member>,
-        dialer: Dialer,
+        roads: Arc<Roads>,
         dispatch: Arc<Dispatch>,
         sampler: Sampler,
         status: StatusSender,
         lockdown: Switch,
     ) -> Self {
         let (instance_id, history) = (InstanceId::random(), Mutex::default());
-        Self { member, dialer, dispatch, sampler, status, lockdown, instance_id, history }
+        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history }
     }
 
     /// Shows the owner that the machine is locked down, and keeps it for the master's next line to tell.

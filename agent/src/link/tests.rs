@@ -12,7 +12,7 @@ use tokio::{net::UdpSocket, task::JoinHandle};
 use super::*;
 use crate::{
     app::{self, StartError},
-    config::{Config, Join, PolicyFile, Proof},
+    config::{Config, Join, PolicyFile, Proof, carrier::Wanted},
     state::status_socket,
     testing::{Line, Master, PATIENCE, until},
 };
@@ -49,6 +49,8 @@ fn config(master: &Master, address: SocketAddr, state: &str) -> Config {
         state_dir: master.folder.path().join(state),
         actions_dir: master.folder.path().join("actions.d"),
         policy_file: PolicyFile::Default("/nonexistent/policy.toml".into()),
+        carrier: Wanted::Auto,
+        proxy: None,
         keep_alive: Duration::from_secs(1),
         congestion: Congestion::Cubic,
         gso: true,

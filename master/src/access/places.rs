@@ -7,9 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dashmap::DashMap;
+use tokio::{sync::Notify, time::timeout};
 
 /// A bounded number of places. Memory grows with the places taken, never with the addresses seen.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub struct Places {
     networks: DashMap<IpAddr, usize>,
     most: usize,
     most_per_network: usize,
+    freed: Notify,
 }
 
 /// One place; dropping it frees it.
@@ -29,7 +32,13 @@ pub struct Place {
 
 impl Places {
     pub fn new(most: usize, most_per_network: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), networks: DashMap::new(), most, most_per_network })
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            networks: DashMap::new(),
+            most,
+            most_per_network,
+            freed: Notify::new(),
+        })
     }
 
     /// `None` when all places are taken, or all that one network may have.
@@ -41,22 +50,47 @@ impl Places {
             *taken += 1;
             *taken
         };
-        let place = Place { places: self.clone(), network };
-        (before < self.most && beside <= self.most_per_network).then_some(place)
+        if before < self.most && beside <= self.most_per_network {
+            return Some(Place { places: self.clone(), network });
+        }
+        self.leave(network);
+        None
+    }
+
+    /// The same, and waits for a place to become free, for at most `within`. Whoever waits must itself be bounded.
+    pub async fn wait(self: &Arc<Self>, address: IpAddr, within: Duration) -> Option<Place> {
+        let waiting = async {
+            loop {
+                let freed = self.freed.notified();
+                tokio::pin!(freed);
+                // A place that is freed between the look and the wait is heard of.
+                freed.as_mut().enable();
+                match self.enter(address) {
+                    Some(place) => return place,
+                    None => freed.await,
+                }
+            }
+        };
+        timeout(within, waiting).await.ok()
     }
 
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
+
+    fn leave(&self, network: IpAddr) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.networks.remove_if_mut(&network, |_, taken| {
+            *taken -= 1;
+            *taken == 0
+        });
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
-        self.places.networks.remove_if_mut(&self.network, |_, taken| {
-            *taken -= 1;
-            *taken == 0
-        });
+        self.places.leave(self.network);
+        self.places.freed.notify_waiters();
     }
 }
 
@@ -83,5 +117,25 @@ mod tests {
         drop((greedy, others));
         assert_eq!(places.taken(), 0);
         assert!(places.networks.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_the_next_place_of_its_own_network() {
+        let places = Places::new(100, 1);
+        let (ours, theirs) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let held = places.enter(ours).unwrap();
+        let other = places.enter(theirs).unwrap();
+        assert!(places.wait(ours, Duration::from_secs(1)).await.is_none());
+        let waiting = tokio::spawn({
+            let places = places.clone();
+            async move { places.wait(ours, Duration::from_secs(60)).await }
+        });
+        tokio::task::yield_now().await;
+        drop(other);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(held);
+        assert!(waiting.await.unwrap().is_some());
+        assert_eq!(places.taken(), 0);
     }
 }

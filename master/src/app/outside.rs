@@ -21,6 +21,7 @@ use crate::{
         install::{Ask, Facts},
     },
     config::Config,
+    fleet::Fleet,
     gateway::Gateway,
     http::hosts::{Hosts, without_port},
     public::{
@@ -82,6 +83,11 @@ impl Outside {
                 platforms: PLATFORMS.iter().map(|platform| shown(&binaries, *platform)).collect(),
             })
         })
+    }
+
+    /// Takes lines inside WebSockets as well.
+    pub(super) fn with_lines(self, fleet: Arc<Fleet>) -> Self {
+        Self { router: public::with_lines(self.router, fleet), ..self }
     }
 
     /// Serves the dashboard as well, under its name.

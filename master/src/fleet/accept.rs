@@ -4,8 +4,14 @@
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use proto::{ALPN_ENROL, ALPN_LINE, code::Code, limits::AUTHENTICATE_WITHIN, net::stream::close};
+use proto::{
+    ALPN_ENROL, ALPN_LINE,
+    code::Code,
+    limits::AUTHENTICATE_WITHIN,
+    net::{carrier::Carrier, stream::close},
+};
 use quinn::crypto::rustls::HandshakeData;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, enrol, hello};
@@ -72,14 +78,24 @@ fn admit(fleet: &Arc<Fleet>, gate: &Gate, incoming: quinn::Incoming) {
     };
     let fleet = fleet.clone();
     let tracker = fleet.tasks.clone();
-    tracker.spawn(async move { connection(fleet, incoming, place).await });
+    let arrival = Arrival { carrier: Carrier::Udp, place, handshake_by: Instant::now() + HANDSHAKE_WITHIN };
+    tracker.spawn(async move { connection(fleet, incoming, arrival).await });
 }
 
-async fn connection(fleet: Arc<Fleet>, incoming: quinn::Incoming, place: Place) {
-    let started = std::time::Instant::now();
+/// How a connection came, and what it may cost before it has shown who it is.
+pub(super) struct Arrival {
+    pub(super) carrier: Carrier,
+    pub(super) place: Place,
+    pub(super) handshake_by: Instant,
+}
+
+/// The one road of every connection, whatever carries it, from its first packet to its end.
+pub(super) async fn connection(fleet: Arc<Fleet>, incoming: quinn::Incoming, arrival: Arrival) {
+    let Arrival { carrier, place, handshake_by } = arrival;
+    let started = Instant::now();
     let address = incoming.remote_address();
     let Ok(connecting) = incoming.accept() else { return };
-    let connection = match tokio::time::timeout(HANDSHAKE_WITHIN, connecting).await {
+    let connection = match tokio::time::timeout_at(handshake_by, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "handshake failed");
@@ -92,7 +108,7 @@ async fn connection(fleet: Arc<Fleet>, incoming: quinn::Incoming, place: Place) 
     match alpn(&connection).as_deref() {
         Some(ALPN_LINE) => {
             let authenticated =
-                tokio::time::timeout(AUTHENTICATE_WITHIN, hello::authenticate(&fleet, &connection)).await;
+                tokio::time::timeout(AUTHENTICATE_WITHIN, hello::authenticate(&fleet, &connection, carrier)).await;
             drop(place);
             match authenticated {
                 Ok(Some(admitted)) => fleet.serve(connection, admitted).await,

@@ -7,12 +7,12 @@ use certs::identity::{PeerIdentity, peer_identity};
 use proto::{
     VERSIONS,
     code::Code,
-    control::{Hello, HelloReply, Refusal},
+    control::{Carrier, Hello, HelloReply, Refusal},
     id::AgentId,
     limits::{AUTHENTICATE_WITHIN, FRAME_MAX, FRAME_MAX_UNAUTHENTICATED},
     net::{
         preference::Class,
-        quic::MASTER_SEND_WINDOW,
+        quic::master_send_window,
         stream::{FrameStream, RecvHalf, SendHalf, close},
     },
 };
@@ -45,7 +45,11 @@ pub(super) struct Admitted {
 }
 
 /// Reads Hello and decides. `None` when the agent was refused and told so.
-pub(super) async fn authenticate(fleet: &Arc<Fleet>, connection: &quinn::Connection) -> Option<Admitted> {
+pub(super) async fn authenticate(
+    fleet: &Arc<Fleet>,
+    connection: &quinn::Connection,
+    carrier: Carrier,
+) -> Option<Admitted> {
     let Some(certificate) = peer_certificate(connection) else {
         fleet.metrics.auth_failure("no_certificate");
         close(connection, Code::CERTIFICATE_REQUIRED);
@@ -53,9 +57,10 @@ pub(super) async fn authenticate(fleet: &Arc<Fleet>, connection: &quinn::Connect
     };
     let Ok((send, recv)) = connection.accept_bi().await else { return None };
     let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX_UNAUTHENTICATED);
-    control.send.prefer(Class::Control, connection, MASTER_SEND_WINDOW);
+    control.send.prefer(Class::Control, connection, master_send_window(carrier));
     let hello = match control.read_within::<Hello>(AUTHENTICATE_WITHIN).await {
-        Ok(hello) => hello,
+        // What carries the line is seen, not believed.
+        Ok(hello) => Hello { carrier, ..hello },
         Err(error) => {
             tracing::debug!(error = %error, "no usable Hello");
             fleet.metrics.auth_failure("malformed");

@@ -16,7 +16,7 @@ use proto::{
     net::{
         credit::LineCredit,
         preference::Class,
-        quic::{AGENT_STREAMS_MAX, MASTER_SEND_WINDOW},
+        quic::{AGENT_STREAMS_MAX, master_send_window},
         stream::{FrameStream, RecvHalf, SendHalf, close},
     },
     open::{Open, Operation},
@@ -106,7 +106,7 @@ impl Line {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| OpenError::Busy)?;
         let (send, recv) = self.connection.open_bi().await.map_err(|_| OpenError::Lost)?;
         let (mut send, recv) = (SendHalf::new(send), RecvHalf::new(recv));
-        send.prefer(Class::of(&operation), &self.connection, MASTER_SEND_WINDOW);
+        send.prefer(Class::of(&operation), &self.connection, master_send_window(self.carrier()));
         let mut stream = FrameStream::new(send, recv, FRAME_MAX);
         let open =
             Open { request_id, issued_at_ms: self.clock.now_ms(), trace_id: *request_id.0.as_bytes(), operation };

@@ -2,6 +2,7 @@
 //! It knows nothing of what the streams are for.
 
 mod accept;
+mod carried;
 mod enrol;
 mod hello;
 mod history;
@@ -28,7 +29,7 @@ use proto::{
     id::{AgentId, LineEpoch},
     net::{
         credit::{CreditPool, LineCredit, PROCESS_CREDIT_MAX},
-        quic::MASTER_RECEIVE_WINDOW,
+        quic::{MASTER_RECEIVE_WINDOW, ServerParts},
         stream::close,
     },
 };
@@ -39,7 +40,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{hello::Admitted, history::History, line::LineParts, registry::Registry, rotations::Rotations};
+use self::{
+    carried::Doorway, hello::Admitted, history::History, line::LineParts, registry::Registry, rotations::Rotations,
+};
 pub use self::{
     history::{SAMPLES, Sample},
     line::Line,
@@ -78,6 +81,8 @@ pub struct FleetParts {
     pub heartbeat_interval: Duration,
     pub certificate_validity: Duration,
     pub enrol_again_within: Duration,
+    /// For the lines that come inside WebSockets.
+    pub websockets: ServerParts,
 }
 
 /// The live fleet. Its tasks end when [`Fleet::drain`] has run or the last of them has seen its line close.
@@ -96,6 +101,7 @@ pub struct Fleet {
     history: History,
     rotations: Rotations,
     credit: Arc<CreditPool>,
+    doorway: Doorway,
     epochs: AtomicU64,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -120,6 +126,7 @@ impl Fleet {
             history: History::default(),
             rotations: Rotations::default(),
             credit: CreditPool::new(PROCESS_CREDIT_MAX),
+            doorway: Doorway::new(parts.websockets),
             epochs: AtomicU64::new(first_epoch),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

@@ -97,7 +97,7 @@ pub(super) async fn serve(
     loop {
         let ended = tokio::select! {
             biased;
-            error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| close_code(&error))),
+            error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| lost_code(&error))),
             Some(message) = outbox.recv() => tell(&mut control, &message).await,
             frame = control.recv.next::<FromAgent>() => match frame {
                 Ok(message) => match manners.broken_by(&message) {
@@ -115,6 +115,14 @@ pub(super) async fn serve(
             close(connection, code);
             return code;
         }
+    }
+}
+
+/// A line that this end did not cut, yet closed, lost what carried it.
+fn lost_code(error: &quinn::ConnectionError) -> Code {
+    match error {
+        quinn::ConnectionError::LocallyClosed => Code::LINE_LOST,
+        other => close_code(other),
     }
 }
 

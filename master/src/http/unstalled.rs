@@ -27,6 +27,10 @@ impl<S> Unstalled<S> {
         Self { inner, within, deadline: Box::pin(sleep(within)), waiting: false }
     }
 
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
     /// `result` of a write: progress ends the waiting, none begins or goes on with it.
     fn judge<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if result.is_ready() {

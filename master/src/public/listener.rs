@@ -9,7 +9,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
         unstalled::Unstalled,
     },
 };
+
+/// What requests come in on.
+pub type Stream = Unstalled<TlsStream<TcpStream>>;
 
 /// Connections at once; beyond it new ones are closed at once, so that the kernel's queue never hides a legitimate one.
 const CONNECTIONS_MAX: usize = 2_048;
@@ -87,7 +90,7 @@ async fn one(
     };
     match shaken {
         Ok(Ok(stream)) => {
-            let stream = Unstalled::new(stream, STALLED_AFTER);
+            let stream: Stream = Unstalled::new(stream, STALLED_AFTER);
             connection(stream, Some(Peer(peer)), router, stop, HEADER_WITHIN).await;
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS on the public port"),

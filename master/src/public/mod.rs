@@ -1,8 +1,9 @@
-//! What strangers reach on the public TCP port: the install script and the agent's binaries, and nothing of the inside
-//! (SECURITY R19, R57). Owns the port, its certificates' reloading, and these few files; a gateway or a dashboard beside
+//! What strangers reach on the public TCP port: the install script and the agent's binaries, the door for lines inside
+//! WebSockets, and nothing of the inside (SECURITY R19, R57). Owns the port, its certificates' reloading, and these; a gateway or a dashboard beside
 //! them is mounted by the composition root.
 
 pub mod binaries;
+mod line;
 pub mod listener;
 mod site;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use certs::web::WebCertificates;
 use tokio_util::sync::CancellationToken;
 
+pub use line::with_lines;
 pub use site::{SCRIPT, router, serves};
 
 /// How often the certificate files are looked at.

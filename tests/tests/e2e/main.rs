@@ -57,3 +57,4 @@ mod tunnel_bytes;
 mod tunnel_limits;
 mod tunnel_lives;
 mod unread;
+mod websockets;

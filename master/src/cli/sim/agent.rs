@@ -24,7 +24,7 @@ use proto::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -214,7 +214,7 @@ impl Line {
             }
         };
         close(&self.dialed.connection, code);
-        let _ = timeout(HEADER_WITHIN, self.dialed.endpoint.wait_idle()).await;
+        self.dialed.finish(HEADER_WITHIN).await;
         code
     }
 }

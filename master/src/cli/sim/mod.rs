@@ -117,7 +117,7 @@ impl Sim {
     async fn live(&self, setups: Vec<Setup>, counters: &Arc<Counters>, stop: &mut StopSignal) {
         let ending = CancellationToken::new();
         let permits = Arc::new(Semaphore::new(usize::try_from(self.parallel).unwrap_or(1)));
-        let dialer = Dialer { carrier: proto::control::Carrier::Udp, tuning: Tuning::default() };
+        let dialer = Dialer { tuning: Tuning::default() };
         let mut agents = JoinSet::new();
         for setup in setups {
             let agent = SimAgent::new(setup, dialer.clone(), counters.clone(), permits.clone(), ending.clone());

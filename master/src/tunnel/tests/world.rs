@@ -17,10 +17,10 @@ use proto::{
     id::{AgentId, InstanceId, TunnelId},
     limits::FRAME_MAX,
     net::{
-        carrier::Dialer,
+        carrier::{Dialed, Dialer},
         credit::{CreditPool, LineCredit, PROCESS_CREDIT_MAX},
         frame::FrameReader,
-        quic::{AGENT_RECEIVE_WINDOW, EndpointKeys, Tuning, server_endpoint},
+        quic::{AGENT_RECEIVE_WINDOW, EndpointKeys, ServerParts, Tuning, server_endpoint},
         relay::{Meter, relay},
         stream::{FrameStream, RecvHalf, SendHalf, close},
     },
@@ -83,6 +83,7 @@ impl World {
         let ca = dir.path().join("ca");
         let authority = Arc::new(Authority::load_or_create(&ca).unwrap());
         let identity = authority.server_identity(&ca).unwrap();
+        let tls = tls::server_config(&authority, &identity).unwrap();
         let fleet = Fleet::new(FleetParts {
             store: store.clone(),
             events: events.clone(),
@@ -93,8 +94,8 @@ impl World {
             heartbeat_interval: Duration::from_secs(15),
             certificate_validity: Duration::from_secs(3_600),
             enrol_again_within: Duration::from_secs(600),
+            websockets: ServerParts::new(tls.clone(), Tuning::default()).unwrap(),
         });
-        let tls = tls::server_config(&authority, &identity).unwrap();
         let keys = EndpointKeys::from_bytes(&[7; EndpointKeys::LENGTH]);
         let endpoint = server_endpoint((Ipv4Addr::LOCALHOST, 0).into(), tls, &keys, &Tuning::default()).unwrap();
         let master = endpoint.local_addr().unwrap();
@@ -148,9 +149,9 @@ impl World {
 
     pub(super) async fn connect(&self, identity: &Identity) -> Peer {
         let tls = tls::agent_line_config(&self.authority.pin(), &identity.key, &identity.certificate, 0).unwrap();
-        let dialer = Dialer { carrier: Carrier::Udp, tuning: Tuning::default() };
+        let dialer = Dialer { tuning: Tuning::default() };
         let dialed = dialer.dial(self.master, tls, tls::SERVER_NAME).await.unwrap();
-        let connection = dialed.connection;
+        let connection = dialed.connection.clone();
         let (send, recv) = connection.open_bi().await.unwrap();
         let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
         let hello = Hello {
@@ -169,7 +170,7 @@ impl World {
         let up = |state: &LinkState| matches!(state, LinkState::Up { .. });
         tokio::time::timeout(WITHIN, self.fleet.watch(&identity.agent).wait_for(up)).await.unwrap().unwrap();
         let serving = tokio::spawn(serve(connection.clone(), identity.refuse.clone()));
-        Peer { connection, control, _serving: AbortOnDropHandle::new(serving), _endpoint: dialed.endpoint, beats: 0 }
+        Peer { connection, control, _serving: AbortOnDropHandle::new(serving), _dialed: dialed, beats: 0 }
     }
 
     /// Opens a tunnel and waits until it is active or final.
@@ -279,7 +280,7 @@ pub(super) struct Peer {
     control: FrameStream,
     beats: u64,
     _serving: AbortOnDropHandle<()>,
-    _endpoint: quinn::Endpoint,
+    _dialed: Dialed,
 }
 
 impl Peer {
