@@ -18,11 +18,12 @@ use crate::{
         status::{self, LineStatus, Status},
     },
     lockdown::Switch,
+    logbook::{Entry, Kind, LogError, Logbook},
     policy::Policy,
     service::{
         command::Commands,
         exec::{Execs, Patience},
-        files::Files,
+        files::{Files, Sealed},
         leftovers,
         once::Once,
         shell::{self, Shells},
@@ -42,6 +43,8 @@ pub enum StartError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
     Member(#[from] MemberError),
 }
 
@@ -51,6 +54,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     let state = StateDir::open(&config.state_dir)?;
     let lockdown = Switch::new(&config.state_dir);
     let (journal, recovered) = Journal::open(&state.journal_dir())?;
+    let (logbook, writer) = Logbook::open(&config.state_dir, config.own_log_max)?;
+    let mut writing = AbortOnDropHandle::new(tokio::spawn(writer.run()));
     let freshness = Arc::new(Freshness::new(recovered.taken));
     let member = Arc::new(Member::new(state, config.join.clone(), freshness.clone())?);
     let once = Once::new(journal);
@@ -61,21 +66,35 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     sampler.sample().await;
     let execs = Execs::new(policy.clone(), once.clone(), Patience::default(), shutdown.clone());
     let shells = Shells::new(policy.clone(), once.clone(), shell::Patience::default(), shutdown.clone());
-    let files = Files::new(&policy, once.clone());
+    let files = Files::new(&policy, Sealed::new(&config.state_dir), once.clone());
     let commands = Commands::new(policy.clone(), once, sampler.clone(), config.actions_dir.clone());
-    let dispatch = Arc::new(Dispatch::new(policy.clone(), freshness, commands, execs.clone(), shells.clone(), files));
+    let dispatch = Arc::new(Dispatch::new(
+        policy.clone(),
+        logbook.clone(),
+        freshness,
+        commands,
+        execs.clone(),
+        shells.clone(),
+        files,
+    ));
     let (sender, receiver) = watch::channel(first_status(&member, &policy));
+    let noting = AbortOnDropHandle::new(tokio::spawn(note_lines(receiver.clone(), logbook.clone())));
     let answering = AbortOnDropHandle::new(tokio::spawn(answer_status(config.clone(), receiver, lockdown.clone())));
     let watching = AbortOnDropHandle::new(tokio::spawn(lockdown.clone().watch()));
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
     let context = Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown));
+    logbook.note(Kind::Acts, Entry::new("agent.start").target(env!("CARGO_PKG_VERSION")).detail(policy.origin()));
     keep(&context, &shutdown).await;
     let finished = async { tokio::join!(execs.finished(), shells.finished()) };
     if tokio::time::timeout(FINISH_WITHIN, finished).await.is_err() {
         tracing::warn!("not everything that ran could be ended; the next start will look again");
     }
-    drop((answering, watching, cleaning));
+    logbook.note(Kind::Acts, Entry::new("agent.stop"));
+    drop((answering, watching, cleaning, noting, context, logbook, execs, shells));
+    if tokio::time::timeout(FINISH_WITHIN, &mut writing).await.is_err() {
+        tracing::warn!("the end of the agent's own log may not be on the disk");
+    }
     let _ = std::fs::remove_file(status_socket(&config.state_dir));
     tracing::info!("agent stopped");
     Ok(())
@@ -102,13 +121,18 @@ async fn keep(context: &Arc<Context>, shutdown: &CancellationToken) {
         if tokio::time::timeout(FINISH_WITHIN, ended).await.is_err() {
             tracing::error!("not everything that the master started could be ended");
         }
+        let logbook = &context.dispatch.logbook;
         if let Some(imposed) = context.lockdown.now() {
+            logbook.note(Kind::Acts, Entry::new("lockdown.on").detail(&imposed.reason));
             context.locked_down(&imposed);
         }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            () = context.lockdown.lifted() => tracing::warn!("the owner lifted the lockdown"),
+            () = context.lockdown.lifted() => {
+                logbook.note(Kind::Acts, Entry::new("lockdown.off"));
+                tracing::warn!("the owner lifted the lockdown");
+            }
         }
     }
 }
@@ -149,6 +173,22 @@ fn first_status(member: &Member, policy: &Policy) -> Status {
         policy: policy.origin().to_owned(),
         policy_mistakes: policy.mistakes().to_vec(),
         line: LineStatus::Connecting,
+    }
+}
+
+/// Lines that come and go, as far as they are told one by one.
+async fn note_lines(mut status: watch::Receiver<Status>, logbook: Logbook) {
+    while status.changed().await.is_ok() {
+        let (master, line) = {
+            let status = status.borrow_and_update();
+            (status.master.clone(), status.line.clone())
+        };
+        let entry = match line {
+            LineStatus::Online { .. } => Entry::new("line.up"),
+            LineStatus::Waiting { code, reason, .. } => Entry::new("line.down").result(code).detail(reason),
+            LineStatus::Connecting | LineStatus::Locked { .. } | LineStatus::Stopped => continue,
+        };
+        logbook.note(Kind::Traffic, entry.target(master));
     }
 }
 

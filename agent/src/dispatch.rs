@@ -29,14 +29,24 @@ use tokio::task::JoinSet;
 
 use crate::{
     freshness::Freshness,
+    logbook::{Entry, Kind, LogError, Logbook, Running},
     policy::Policy,
-    service::{answer, command::Commands, exec::Execs, files::Files, forward, shell::Shells, transfer::Transfers},
+    service::{
+        answer,
+        command::{Commands, only_looks},
+        exec::Execs,
+        files::Files,
+        forward,
+        shell::Shells,
+        transfer::Transfers,
+    },
 };
 
 /// Everything a stream may need. One per process: lines come and go beneath it.
 #[derive(Debug)]
 pub struct Dispatch {
     pub policy: Arc<Policy>,
+    pub logbook: Logbook,
     pub freshness: Arc<Freshness>,
     pub commands: Commands,
     pub execs: Execs,
@@ -60,6 +70,7 @@ struct Under {
 impl Dispatch {
     pub fn new(
         policy: Arc<Policy>,
+        logbook: Logbook,
         freshness: Arc<Freshness>,
         commands: Commands,
         execs: Execs,
@@ -67,9 +78,10 @@ impl Dispatch {
         files: Files,
     ) -> Self {
         let credit_pool = CreditPool::new(PROCESS_CREDIT_MAX);
-        let transfers = Transfers::new(&policy);
+        let transfers = Transfers::new(files.roots());
         Self {
             policy,
+            logbook,
             freshness,
             commands,
             execs,
@@ -134,51 +146,79 @@ impl Dispatch {
         };
         stream.send.prefer(Class::of(&open.operation), &line.connection, agent_send_window(line.carrier));
         match self.admit(&open) {
-            Ok(taken_ms) => self.run(open, taken_ms, stream, line.credit).await,
+            Ok((taken_ms, verdict)) => match self.log(&open, taken_ms, &verdict).await {
+                Ok(logged) => self.run(open, taken_ms, stream, line.credit, logged).await,
+                Err(error) => {
+                    let id = open.request_id;
+                    tracing::error!(%id, error = &error as &dyn std::error::Error, "nothing was started");
+                    let message = "the agent's own log cannot be written, so nothing was started; is its disk full?";
+                    answer::refuse(stream, Code::INTERNAL, message).await;
+                }
+            },
             Err(refused) => {
                 let (operation, id) = (open.operation.word(), open.request_id);
                 tracing::warn!(operation, %id, code = refused.code.word(), message = ?refused.message, "refused");
+                let entry = Entry::of(&open, open.issued_at_ms).verdict(&refused.message).result(refused.code);
+                self.logbook.note(Kind::Traffic, entry.moment("refused"));
                 answer::refuse(stream, refused.code, &refused.message).await;
             }
         }
     }
 
-    /// Fresh first: what was seen before is not judged again. Returns the master's time.
-    fn admit(&self, open: &Open) -> Result<i64, Refused> {
+    /// What has effects is in the owner's log before it starts.
+    async fn log(&self, open: &Open, taken_ms: i64, verdict: &str) -> Result<Running, LogError> {
+        Running::begin(&self.logbook, kind_of(&open.operation), open, taken_ms, verdict).await
+    }
+
+    /// Fresh first: what was seen before is not judged again. Returns the master's time, and why the policy allows it.
+    fn admit(&self, open: &Open) -> Result<(i64, String), Refused> {
         let taken = self.freshness.take(open.request_id, open.issued_at_ms);
         let taken_ms = taken.map_err(|error| Refused { code: error.code(), message: error.to_string() })?;
         match self.policy.judge(&open.operation, &Zoned::now()) {
-            Ok(_) => Ok(taken_ms),
+            Ok(because) => Ok((taken_ms, because.0)),
             Err(denied) => Err(Refused { code: Code::POLICY, message: denied.to_string() }),
         }
     }
 
-    async fn run(self: Arc<Self>, open: Open, taken_ms: i64, stream: FrameStream, credit: Arc<LineCredit>) {
+    async fn run(
+        self: Arc<Self>,
+        open: Open,
+        taken_ms: i64,
+        stream: FrameStream,
+        credit: Arc<LineCredit>,
+        logged: Running,
+    ) {
         let id = open.request_id;
         #[cfg(test)]
         self.panic_where_planted(&open.operation);
-        match open.operation {
+        let code = match open.operation {
             Operation::Forward(target) => {
-                forward::serve(&target, stream, &self.policy, &credit).await;
+                let (code, carried) = forward::serve(&target, stream, &self.policy, &credit).await;
+                return logged.ended(code, &carried);
             }
-            Operation::Exec(spec) => {
-                self.execs.serve(id, taken_ms, spec, stream).await;
-            }
-            Operation::Command(command) => {
-                self.commands.serve(id, taken_ms, &command, stream).await;
-            }
-            Operation::Shell(spec) => {
-                self.shells.open(id, taken_ms, spec, stream).await;
-            }
-            Operation::ShellAttach(attach) => {
-                self.shells.attach(attach, stream).await;
-            }
+            // These outlive the stream, and so does what is logged of them.
+            Operation::Exec(spec) => return self.execs.serve(id, taken_ms, spec, stream, logged).await,
+            Operation::Shell(spec) => return self.shells.open(id, taken_ms, spec, stream, logged).await,
+            Operation::Command(command) => self.commands.serve(id, taken_ms, &command, stream).await,
+            Operation::ShellAttach(attach) => self.shells.attach(attach, stream).await,
             Operation::FileRead(spec) => self.transfers.read(spec, stream).await,
             Operation::FileWrite(spec) => self.transfers.write(spec, stream).await,
             Operation::File(request) => self.files.serve(id, taken_ms, request, stream).await,
             Operation::ExecAttach(attach) => self.execs.attach(attach, stream).await,
-        }
+        };
+        logged.ended(code, "");
     }
+}
+
+/// In which chain an operation is logged, and whether its start is: what has effects or takes content away.
+fn kind_of(operation: &Operation) -> Kind {
+    let acts = match operation {
+        Operation::Exec(_) | Operation::Shell(_) | Operation::FileRead(_) | Operation::FileWrite(_) => true,
+        Operation::Command(command) => !only_looks(command),
+        Operation::File(request) => request.changes(),
+        Operation::Forward(_) | Operation::ExecAttach(_) | Operation::ShellAttach(_) => false,
+    };
+    if acts { Kind::Acts } else { Kind::Traffic }
 }
 
 #[cfg(test)]

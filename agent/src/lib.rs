@@ -8,6 +8,7 @@ pub mod install;
 pub mod journal;
 pub mod link;
 pub mod lockdown;
+pub mod logbook;
 pub mod platform;
 pub mod policy;
 pub mod service;

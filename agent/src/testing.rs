@@ -32,11 +32,12 @@ use crate::{
     dispatch::Dispatch,
     freshness::Freshness,
     journal::Journal,
+    logbook::Logbook,
     policy::Policy,
     service::{
         command::Commands,
         exec::{Execs, Patience},
-        files::Files,
+        files::{Files, Sealed},
         once::Once,
         shell::{self, Shells},
         stats::Sampler,
@@ -257,9 +258,12 @@ fn dispatch(folder: &Path, policy: &str, patience: Patience, shutdown: &Cancella
     let execs = Execs::new(policy.clone(), once.clone(), patience, shutdown.clone());
     let patience = shell::Patience { unattached: patience.unread, grace: patience.grace, ..shell::Patience::default() };
     let shells = Shells::new(policy.clone(), once.clone(), patience, shutdown.clone());
-    let files = Files::new(&policy, once.clone());
+    let files = Files::new(&policy, Sealed::new(&folder.join("journal")), once.clone());
     let commands = Commands::new(policy.clone(), once, Sampler::default(), folder.join("actions.d"));
-    Dispatch::new(policy, Arc::new(Freshness::new(recovered.taken)), commands, execs, shells, files)
+    let (logbook, writer) = Logbook::open(folder, 1 << 20).unwrap();
+    // It ends with the last handle of the log.
+    drop(tokio::spawn(writer.run()));
+    Dispatch::new(policy, logbook, Arc::new(Freshness::new(recovered.taken)), commands, execs, shells, files)
 }
 
 /// Waits until `done`; fails the test naming `what` after a while.

@@ -4,6 +4,7 @@
 mod enrol;
 mod install;
 mod lockdown;
+mod log;
 mod policy;
 mod run;
 mod status;
@@ -31,6 +32,9 @@ Examples:
 
   What is the line doing?
     landline-agent status
+
+  What did the master have this machine do?
+    landline-agent log
 
   Stop everything, now and until you say otherwise:
     landline-agent lockdown
@@ -88,6 +92,8 @@ enum Command {
     Status(status::Arguments),
     /// End everything the master does here, at once and until you lift it.
     Lockdown(lockdown::Arguments),
+    /// Show what the master had this machine do, or verify that record.
+    Log(log::Arguments),
     /// Show the owner's policy, or explain a verdict of it.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -108,6 +114,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Supervise(arguments) => supervise::run(&arguments),
         Command::Status(arguments) => status::run(&load(&settings, Vec::new())?, &arguments),
         Command::Lockdown(arguments) => lockdown::run(&load(&settings, Vec::new())?, &arguments),
+        Command::Log(arguments) => log::run(&load(&settings, Vec::new())?, &arguments),
         Command::Policy(command) => policy::run(&load(&settings, Vec::new())?, command),
         Command::CheckConfig => check(&load(&settings, Vec::new())?),
     }

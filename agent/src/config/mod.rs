@@ -32,6 +32,9 @@ pub const JOIN_FILE: &str = "join-token";
 /// A keep-alive outside this range either floods a metered link or lets NAT mappings expire.
 const KEEP_ALIVE_S: std::ops::RangeInclusive<u64> = 1..=20;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 1..=64;
+/// Room of the agent's own log, MiB. Without room there is no log, and that is not on offer.
+const OWN_LOG_MB: std::ops::RangeInclusive<u64> = 1..=4096;
+const OWN_LOG_MB_DEFAULT: u64 = 8;
 
 /// The effective settings.
 #[derive(Debug, Clone)]
@@ -47,6 +50,8 @@ pub struct Config {
     pub congestion: Congestion,
     pub gso: bool,
     pub worker_threads: usize,
+    /// Of the agent's own log, bytes.
+    pub own_log_max: u64,
     pub log_level: String,
     pub log_json: bool,
 }
@@ -129,6 +134,7 @@ impl Reading {
             congestion: self.congestion(),
             gso: self.parsed("gso").unwrap_or(true),
             worker_threads: self.in_range("worker_threads", WORKER_THREADS).unwrap_or(1),
+            own_log_max: self.in_range("own_log_mb", OWN_LOG_MB).unwrap_or(OWN_LOG_MB_DEFAULT) << 20,
             log_level: self.text("log_level").unwrap_or_else(|| "info".into()),
             log_json: self.log_json(),
         }

@@ -32,6 +32,7 @@ const KEYS: &[Key] = &[
     key("congestion", &["LANDLINE_CONGESTION"]),
     key("gso", &["LANDLINE_GSO"]),
     key("worker_threads", &["LANDLINE_WORKER_THREADS"]),
+    key("own_log_mb", &["LANDLINE_OWN_LOG_MB"]),
     key("log_level", &["LANDLINE_LOG"]),
     key("log_format", &["LANDLINE_LOG_FORMAT"]),
 ];

@@ -55,6 +55,7 @@ fn config(master: &Master, address: SocketAddr, state: &str) -> Config {
         congestion: Congestion::Cubic,
         gso: true,
         worker_threads: 1,
+        own_log_max: 1 << 20,
         log_level: "info".into(),
         log_json: false,
     }

@@ -37,9 +37,9 @@ impl Commands {
         Self { controllers: Arc::new(Controllers::new(policy, sampler, actions_dir)), once }
     }
 
-    /// Serves one command. Dropping the future kills what it started.
-    pub async fn serve(&self, id: RequestId, taken_ms: i64, command: &Command, mut stream: FrameStream) {
-        let begun = if controller::only_looks(&command.service, &command.action) {
+    /// Serves one command and says how it ended. Dropping the future kills what it started.
+    pub async fn serve(&self, id: RequestId, taken_ms: i64, command: &Command, mut stream: FrameStream) -> Code {
+        let begun = if only_looks(command) {
             None
         } else {
             match self.once.begin(id, taken_ms).await {
@@ -47,26 +47,32 @@ impl Commands {
                 Err(error) => {
                     tracing::error!(%id, error = &error as &dyn std::error::Error, "a command was not started");
                     let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
-                    return answer::refuse(stream, Code::INTERNAL, message).await;
+                    answer::refuse(stream, Code::INTERNAL, message).await;
+                    return Code::INTERNAL;
                 }
             }
         };
         if answer::open(&mut stream, None).await.is_err() {
-            return;
+            return Code::ABANDONED;
         }
         let stopped = stream.send.stopped();
         let reply = tokio::select! {
             biased;
             // Whoever asked is gone; what runs is killed by being dropped.
-            _ = stopped => return,
+            _ = stopped => return Code::ABANDONED,
             reply = self.reply(id, command) => reply,
         };
         drop(begun);
+        let ended = match &reply {
+            Reply::Success { .. } => Code::DONE,
+            Reply::Failure { code, .. } => *code,
+        };
         // If it cannot be written, the asker is gone.
         if stream.send.write_frame(&reply).await.is_ok() {
             stream.send.finish();
         }
         stream.recv.source_mut().stop(Code::DONE);
+        ended
     }
 
     async fn reply(&self, id: RequestId, command: &Command) -> Reply {
@@ -81,6 +87,11 @@ impl Commands {
             Err(Failure { code, message }) => Reply::Failure { code, message: answer::cut(&message) },
         }
     }
+}
+
+/// Whether it changes nothing, so that it needs no journal.
+pub fn only_looks(command: &Command) -> bool {
+    controller::only_looks(&command.service, &command.action)
 }
 
 fn timeout(asked_ms: u32) -> Duration {

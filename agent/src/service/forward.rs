@@ -30,27 +30,31 @@ const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// Most addresses tried of one name.
 const ADDRESSES_MAX: usize = 8;
 
-/// Serves one forward until it ended. Dropping the future resets both sides.
-pub async fn serve(target: &Target, mut stream: FrameStream, policy: &Policy, credit: &Arc<LineCredit>) {
+/// Serves one forward until it ended, and says how, and what it carried. Dropping the future resets both sides.
+pub async fn serve(
+    target: &Target,
+    mut stream: FrameStream,
+    policy: &Policy,
+    credit: &Arc<LineCredit>,
+) -> (Code, String) {
     let (socket, peer) = match dial(target, policy).await {
         Ok(dialled) => dialled,
-        Err(refused) => return answer::refuse(stream, refused.code, &refused.message).await,
+        Err(refused) => {
+            answer::refuse(stream, refused.code, &refused.message).await;
+            return (refused.code, refused.message);
+        }
     };
     // Without it every keystroke through the tunnel waits for an acknowledgement; a failure costs only that.
     let _ = socket.set_nodelay(true);
     if answer::open(&mut stream, Some(peer.to_string())).await.is_err() {
-        return;
+        return (Code::ABANDONED, String::new());
     }
     let (send, recv) = stream.into_halves();
     let meter = Meter::default();
-    let ended = relay(socket, send, recv, credit, &meter).await;
-    tracing::debug!(
-        %peer,
-        to_target = meter.to_socket(),
-        to_master = meter.to_stream(),
-        code = ended.err().unwrap_or(Code::DONE).word(),
-        "forward ended"
-    );
+    let code = relay(socket, send, recv, credit, &meter).await.err().unwrap_or(Code::DONE);
+    let (to_target, to_master) = (meter.to_socket(), meter.to_stream());
+    tracing::debug!(%peer, to_target, to_master, code = code.word(), "forward ended");
+    (code, format!("at {peer}, {to_target} bytes in, {to_master} out"))
 }
 
 /// Connects to the first permitted address that answers.

@@ -36,6 +36,7 @@ mod lab;
 mod live;
 mod outages;
 mod outside_judges;
+mod own_log;
 mod owner;
 mod panel;
 mod people;

@@ -37,7 +37,13 @@ use super::{
     once::{Begun, Once},
     starting::{Start, Starting},
 };
-use crate::policy::Policy;
+use crate::{
+    logbook::{self, Running},
+    policy::Policy,
+};
+
+/// What a run holds until it is over.
+type Held = (OwnedSemaphorePermit, Begun);
 
 /// Execs that run at once; the next is refused as busy.
 const EXECS_MAX: usize = 256;
@@ -116,12 +122,12 @@ impl Execs {
         }
     }
 
-    /// Starts one exec and serves its first stream. Dropping the future leaves it running.
-    pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream) {
+    /// Starts one exec and serves its first stream. Dropping the future leaves it running. `logged` goes with the run.
+    pub async fn serve(&self, id: RequestId, taken_ms: i64, spec: ExecSpec, mut stream: FrameStream, logged: Running) {
         let execs = self.clone();
         let start = self.starting.begin(id);
         // A line that is lost in the middle of a start must not leave half a run.
-        let started = self.running.spawn(async move { execs.start(start, id, taken_ms, &spec).await });
+        let started = self.running.spawn(async move { execs.start(start, id, taken_ms, &spec, logged).await });
         match started.await {
             Ok(Ok(session)) => {
                 let started = FromExec::Started { pid: session.pid };
@@ -139,31 +145,59 @@ impl Execs {
         }
     }
 
-    /// Serves one more stream of an exec that runs or ended lately; one that is being started is waited for.
-    pub async fn attach(&self, attach: ExecAttach, mut stream: FrameStream) {
+    /// Serves one more stream of an exec that runs or ended lately; one that is being started is waited for. Says how the
+    /// stream ended.
+    pub async fn attach(&self, attach: ExecAttach, mut stream: FrameStream) -> Code {
         self.starting.settled(RequestId(attach.exec.0)).await;
         let session = self.lock().sessions.get(&RequestId(attach.exec.0)).cloned();
         let Some(session) = session else {
-            return answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await;
+            answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await;
+            return Code::NO_SESSION;
         };
         let seat = match session.join(attach.offset) {
             Ok(seat) => seat,
-            Err(refused) => return answer::refuse(stream, refused.code, &refused.message).await,
+            Err(refused) => {
+                answer::refuse(stream, refused.code, &refused.message).await;
+                return refused.code;
+            }
         };
         let attached = FromExec::Attached(seat.attached.clone());
         if answer::open(&mut stream, None).await.is_ok() && stream.send.write_frame(&attached).await.is_ok() {
             attend::attend(&session, stream, seat, attach.offset.unwrap_or(0)).await;
         }
+        Code::DONE
+    }
+
+    async fn start(
+        &self,
+        start: Start,
+        id: RequestId,
+        taken_ms: i64,
+        spec: &ExecSpec,
+        logged: Running,
+    ) -> Result<Arc<Session>, (Code, String)> {
+        match self.begin(start, id, taken_ms, spec).await {
+            Ok((session, held, run)) => {
+                let timeout = (spec.timeout_ms > 0).then(|| Duration::from_millis(spec.timeout_ms));
+                let bounds = Bounds { timeout, output_max: spec.output_max, patience: self.patience };
+                self.running.spawn(self.clone().keep((held, logged), session.clone(), run, bounds));
+                Ok(session)
+            }
+            Err((code, message)) => {
+                logged.ended(code, &message);
+                Err((code, message))
+            }
+        }
     }
 
     /// `_start` is dropped when the session is in the list, or nowhere.
-    async fn start(
+    async fn begin(
         &self,
         _start: Start,
         id: RequestId,
         taken_ms: i64,
         spec: &ExecSpec,
-    ) -> Result<Arc<Session>, (Code, String)> {
+    ) -> Result<(Arc<Session>, Held, Run), (Code, String)> {
         let permit = self
             .permits
             .clone()
@@ -181,15 +215,15 @@ impl Execs {
         }
         let session = Arc::new(Session::new(id, pid, spec.stdin, self.pool.clone()));
         self.lock().sessions.insert(id, session.clone());
-        let timeout = (spec.timeout_ms > 0).then(|| Duration::from_millis(spec.timeout_ms));
-        let bounds = Bounds { timeout, output_max: spec.output_max, patience: self.patience };
-        self.running.spawn(self.clone().keep(permit, begun, session.clone(), run, bounds));
-        Ok(session)
+        Ok((session, (permit, begun), run))
     }
 
-    async fn keep(self, permit: OwnedSemaphorePermit, begun: Begun, session: Arc<Session>, run: Run, bounds: Bounds) {
+    async fn keep(self, (held, logged): (Held, Running), session: Arc<Session>, run: Run, bounds: Bounds) {
         supervise::supervise(run, &session, bounds, &self.shutdown, || self.reclaim()).await;
-        drop((permit, begun));
+        drop(held);
+        if let Some((result, detail)) = session.look(|state| state.outcome.as_ref().map(logbook::outcome)) {
+            logged.ended(result, detail);
+        }
         self.make_room(session.id);
         tokio::select! {
             biased;

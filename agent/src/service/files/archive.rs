@@ -108,7 +108,7 @@ fn each(sources: &[Place], out: &Out, archive: &mut dyn Archive) -> Result<FileD
             archive.folder(&prefix, &stat)?;
             done.files += 1;
         }
-        tree::walk(&top, &mut |met| {
+        tree::walk(&top, source.sealed(), &mut |met| {
             out.go_on()?;
             match met {
                 Met::Found(found) => one(&found, &prefix.join(found.path), out, archive, &mut done),

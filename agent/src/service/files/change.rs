@@ -95,7 +95,7 @@ pub(super) fn remove(roots: &Roots, path: &FilePath, recursive: bool, out: &Out)
     let mut done = FileDone::default();
     if recursive {
         let top = place.open_dir().map_err(at)?;
-        tree::walk_all(&top, &mut |met| {
+        tree::walk_all(&top, place.sealed(), &mut |met| {
             out.go_on()?;
             let (found, flags) = match met {
                 Met::Found(found) if tree::kind(found.stat) == FileKind::Folder => return Ok(()),

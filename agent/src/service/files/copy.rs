@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{
-    Access, FileError, Links, Place, Roots,
+    Access, FileError, Links, Place, Roots, Sealed,
     out::Out,
     place::{MODE_BITS, open_dir, open_plain, sync_dir},
     tree::{self, Found},
@@ -52,7 +52,7 @@ pub(super) fn copy(
         return Err(FileError::new(Code::INVALID, "a folder cannot be copied into itself").at(to.path()));
     }
     let source = from.open_dir().map_err(|error| error.at(from.path()))?;
-    let target = make_folder(to.dir(), to.name(), &stat).map_err(|error| error.at(to.path()))?;
+    let target = make_folder(to.dir(), to.name(), &stat, to.sealed()).map_err(|error| error.at(to.path()))?;
     copy.folder(&source, &target, &to, 0)?;
     sync_dir(to.dir())?;
     copy.done.files += 1;
@@ -116,8 +116,8 @@ impl Copying<'_> {
         match tree::kind(found.stat) {
             FileKind::File => self.file(open_plain(found.dir, found.name, OFlags::RDONLY)?, found.stat, place),
             FileKind::Folder => {
-                let inner = open_dir(found.dir, found.name)?;
-                let made = make_folder(target.as_fd(), found.name, found.stat)?;
+                let inner = open_dir(found.dir, found.name, place.sealed())?;
+                let made = make_folder(target.as_fd(), found.name, found.stat, place.sealed())?;
                 self.done.files += 1;
                 self.folder(&inner, &made, place, depth + 1)
             }
@@ -136,10 +136,10 @@ impl Copying<'_> {
 }
 
 /// Makes a folder, or takes the one that is there, and opens it.
-pub(super) fn make_folder(dir: impl AsFd, name: &OsStr, stat: &Stat) -> Result<OwnedFd, FileError> {
+pub(super) fn make_folder(dir: impl AsFd, name: &OsStr, stat: &Stat, sealed: &Sealed) -> Result<OwnedFd, FileError> {
     let mode = Mode::from_raw_mode((stat.st_mode & MODE_BITS | 0o700) as RawMode);
     match mkdirat(&dir, name, mode) {
-        Ok(()) | Err(Errno::EXIST) => open_dir(dir, name),
+        Ok(()) | Err(Errno::EXIST) => open_dir(dir, name, sealed),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn walk(roots: &Roots, path: &FilePath, out: &Out) -> Result<FileDone
     let top = place.open_dir().map_err(|error| error.at(place.path()))?;
     let users = users::names();
     let mut done = FileDone::default();
-    tree::walk(&top, &mut |met| {
+    tree::walk(&top, place.sealed(), &mut |met| {
         match met {
             Met::Found(found) => {
                 done.files += 1;
@@ -189,7 +189,7 @@ pub(super) fn disk_use(roots: &Roots, path: &FilePath, out: &Out) -> Result<File
     count(&mut done, &own);
     if tree::kind(&own) == FileKind::Folder {
         let top = place.open_dir().map_err(|error| error.at(place.path()))?;
-        tree::walk(&top, &mut |met| {
+        tree::walk(&top, place.sealed(), &mut |met| {
             out.go_on()?;
             match met {
                 Met::Found(found) => count(&mut done, found.stat),

@@ -10,6 +10,7 @@ mod look;
 mod out;
 pub mod place;
 pub mod roots;
+mod sealed;
 mod search;
 mod tree;
 mod unpack;
@@ -32,6 +33,7 @@ pub use self::{
     error::FileError,
     place::{Place, Temp},
     roots::{Access, Links, Roots},
+    sealed::Sealed,
 };
 use super::{answer, once::Once};
 use crate::policy::Policy;
@@ -51,55 +53,65 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn new(policy: &Policy, once: Once) -> Self {
+    /// `sealed` is opened to nobody, whatever the policy says.
+    pub fn new(policy: &Policy, sealed: Sealed, once: Once) -> Self {
         let rules = policy.files().cloned().unwrap_or_default();
         let permits = || Arc::new(Semaphore::new(AT_ONCE));
-        Self { roots: Arc::new(Roots::new(&rules)), once, quick: permits(), long: permits() }
+        Self { roots: Arc::new(Roots::new(&rules).sealing(sealed)), once, quick: permits(), long: permits() }
     }
 
-    /// Serves one operation. Dropping the future ends it at its next step; what it did until then stays.
-    pub async fn serve(&self, id: RequestId, taken_ms: i64, request: FileRequest, mut stream: FrameStream) {
+    /// The folders that the policy opens.
+    pub fn roots(&self) -> Arc<Roots> {
+        self.roots.clone()
+    }
+
+    /// Serves one operation and says how it ended. Dropping the future ends it at its next step; what it did until then
+    /// stays.
+    pub async fn serve(&self, id: RequestId, taken_ms: i64, request: FileRequest, mut stream: FrameStream) -> Code {
         let begun = if request.changes() {
             match self.once.begin(id, taken_ms).await {
                 Ok(begun) => Some(begun),
                 Err(error) => {
                     tracing::error!(%id, error = &error as &dyn std::error::Error, "files were not touched");
                     let message = "the agent's journal cannot be written, so nothing was done; is its disk full?";
-                    return answer::refuse(stream, Code::INTERNAL, message).await;
+                    answer::refuse(stream, Code::INTERNAL, message).await;
+                    return Code::INTERNAL;
                 }
             }
         } else {
             None
         };
         if answer::open(&mut stream, None).await.is_err() {
-            return;
+            return Code::ABANDONED;
         }
         let stopped = stream.send.stopped();
         let work = async {
             let permits = if takes_long(&request) { &self.long } else { &self.quick };
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return Code::INTERNAL };
             let (out, mut frames) = Out::new(AHEAD);
             let roots = self.roots.clone();
             let work = tokio::task::spawn_blocking(move || {
                 let result = run(&roots, &request, &out);
                 // Held until the thread is through, also where nobody waits for it.
                 drop((permit, begun));
+                let code = result.as_ref().err().map_or(Code::DONE, |error| error.code);
                 out.last(result);
+                code
             });
             while let Some(frame) = frames.recv().await {
                 if stream.send.write_frame(&frame).await.is_err() {
-                    return;
+                    return Code::ABANDONED;
                 }
             }
-            if work.await.is_ok() {
-                stream.send.finish();
-                stream.recv.source_mut().stop(Code::DONE);
-            }
+            let Ok(code) = work.await else { return Code::INTERNAL };
+            stream.send.finish();
+            stream.recv.source_mut().stop(Code::DONE);
+            code
         };
         tokio::select! {
             biased;
-            _ = stopped => {}
-            () = work => {}
+            _ = stopped => Code::ABANDONED,
+            code = work => code,
         }
     }
 }

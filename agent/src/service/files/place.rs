@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{error::FileError, roots::Access};
+use super::{error::FileError, roots::Access, sealed::Sealed};
 
 /// Permission bits that are given to anything written: no setuid, no setgid, no sticky bit.
 pub const MODE_BITS: u32 = 0o777;
@@ -38,6 +38,7 @@ pub struct Place {
     path: PathBuf,
     access: Access,
     beneath: Beneath,
+    sealed: Sealed,
 }
 
 /// Which of the policy's folders a place is or holds.
@@ -47,6 +48,8 @@ pub(super) struct Beneath {
     pub(super) root: bool,
     /// It holds one that may only be read.
     pub(super) read_only: bool,
+    /// It holds the agent's own folder.
+    pub(super) sealed: bool,
 }
 
 /// A file that is being written beside its place. Dropping it removes it.
@@ -66,7 +69,17 @@ impl Place {
         access: Access,
         beneath: Beneath,
     ) -> Self {
-        Self { dir, name, path, access, beneath }
+        Self { dir, name, path, access, beneath, sealed: Sealed::default() }
+    }
+
+    /// The same, with a folder that is not entered from here.
+    pub(super) fn sealing(self, sealed: Sealed) -> Self {
+        Self { sealed, ..self }
+    }
+
+    /// What is not entered from here.
+    pub(super) fn sealed(&self) -> &Sealed {
+        &self.sealed
     }
 
     /// Without links, as it was when it was located. For people and for comparing; never to be opened.
@@ -89,8 +102,11 @@ impl Place {
         self.name.as_deref().unwrap_or(OsStr::new("."))
     }
 
-    /// Refuses what must not be moved or removed: a root, and a folder that holds one.
+    /// Refuses what must not be moved or removed: a root, and a folder that holds one or the agent's own.
     pub fn movable(&self) -> Result<(), FileError> {
+        if self.beneath.sealed {
+            return Err(FileError::new(Code::READ_ONLY, "it holds the agent's own folder"));
+        }
         if self.beneath.root {
             let text = "it is, or holds, one of the folders that the owner's policy names";
             return Err(FileError::new(Code::READ_ONLY, text));
@@ -116,7 +132,8 @@ impl Place {
     pub fn below(&self, dir: &OwnedFd, name: &OsStr) -> Result<Self, FileError> {
         let path = self.path.join(name);
         let dir = Arc::new(dir.try_clone()?);
-        Ok(Self { dir, name: Some(name.to_owned()), path, access: self.access, beneath: Beneath::default() })
+        let (access, sealed) = (self.access, self.sealed.clone());
+        Ok(Self { dir, name: Some(name.to_owned()), path, access, beneath: Beneath::default(), sealed })
     }
 
     /// What is there; of a link, the link.
@@ -131,7 +148,7 @@ impl Place {
 
     /// Opens the folder that is there, for listing and for working beneath it.
     pub fn open_dir(&self) -> Result<OwnedFd, FileError> {
-        open_dir(&self.dir, self.name())
+        open_dir(&self.dir, self.name(), &self.sealed)
     }
 
     /// Another name in the same folder.
@@ -277,13 +294,15 @@ pub fn open_plain(dir: impl AsFd, name: &OsStr, flags: OFlags) -> Result<File, F
     Ok(file.into())
 }
 
-/// Opens a folder for reading; a link is none.
-pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd, FileError> {
+/// Opens a folder for reading; a link is none, and what is sealed is refused.
+pub fn open_dir(dir: impl AsFd, name: &OsStr, sealed: &Sealed) -> Result<OwnedFd, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::LOOP) => Err(Errno::NOTDIR.into()),
-        other => Ok(other?),
-    }
+    let opened = match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::LOOP) => return Err(Errno::NOTDIR.into()),
+        other => other?,
+    };
+    sealed.check(&opened)?;
+    Ok(opened)
 }
 
 fn plain(stat: &Stat) -> Result<(), FileError> {

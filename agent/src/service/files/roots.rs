@@ -26,6 +26,7 @@ use rustix::{
 use super::{
     error::FileError,
     place::{Beneath, Place},
+    sealed::Sealed,
 };
 use crate::policy::FileRules;
 
@@ -54,6 +55,7 @@ pub enum Links {
 #[derive(Debug, Clone)]
 pub struct Roots {
     list: Vec<(PathBuf, Access)>,
+    sealed: Sealed,
 }
 
 /// One root as it is at this moment.
@@ -70,14 +72,23 @@ impl Roots {
         // Read-only later in the list, so that it wins where a folder is given as both.
         let writable = rules.roots.iter().map(|path| (path.clone(), Access::Write));
         let readable = rules.read_only.iter().map(|path| (path.clone(), Access::Read));
-        Self { list: writable.chain(readable).collect() }
+        Self { list: writable.chain(readable).collect(), sealed: Sealed::default() }
+    }
+
+    /// Except one folder and all that is in it.
+    #[must_use]
+    pub fn sealing(self, sealed: Sealed) -> Self {
+        Self { sealed, ..self }
     }
 
     /// Finds the folder that holds `path` and opens it. The last name need not exist. Blocks on the file system.
     pub fn locate(&self, path: &FilePath, access: Access, links: Links) -> Result<Place, FileError> {
         let roots = self.present();
-        let walk = Walk { roots: &roots, links_left: LINKS_MAX, steps_left: STEPS_MAX };
+        let walk = Walk { roots: &roots, sealed: &self.sealed, links_left: LINKS_MAX, steps_left: STEPS_MAX };
         let place = walk.run(spelled(path)?, links).map_err(|error| error.at(shown(path)))?;
+        if let Ok(stat) = place.stat() {
+            self.sealed.check_stat(&stat).map_err(|error| error.at(shown(path)))?;
+        }
         if access == Access::Write && place.access() == Access::Read {
             let error = FileError::new(Code::READ_ONLY, "the owner's policy lets this folder only be read");
             return Err(error.at(shown(path)));
@@ -129,6 +140,7 @@ fn names(path: &OsStr) -> VecDeque<OsString> {
 
 struct Walk<'a> {
     roots: &'a [Root],
+    sealed: &'a Sealed,
     links_left: u32,
     steps_left: u32,
 }
@@ -174,7 +186,10 @@ impl Walk<'_> {
                 continue;
             }
             match openat(&here.dir, &name, step_flags(), Mode::empty()) {
-                Ok(dir) => here = Here { dir, path: here.path.join(&name) },
+                Ok(dir) => {
+                    self.sealed.check(&dir)?;
+                    here = Here { dir, path: here.path.join(&name) };
+                }
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => match readlinkat(&here.dir, &name, Vec::new()) {
                     Ok(target) => here = self.follow(here, target.into_bytes(), &mut ahead)?,
                     Err(Errno::INVAL) => return Err(Errno::NOTDIR.into()),
@@ -200,6 +215,7 @@ impl Walk<'_> {
         let (depth, root) = deepest.ok_or_else(outside)?;
         ahead.drain(..depth);
         let dir = openat(CWD, &root.real, step_flags(), Mode::empty())?;
+        self.sealed.check(&dir)?;
         Ok(Here { dir, path: root.real.clone() })
     }
 
@@ -229,7 +245,8 @@ impl Walk<'_> {
             beneath.root = true;
             beneath.read_only |= root.access == Access::Read && root.real != path;
         }
-        Place::new(Arc::new(here.dir), name, path, access, beneath)
+        beneath.sealed = self.sealed.is_below(&path);
+        Place::new(Arc::new(here.dir), name, path, access, beneath).sealing(self.sealed.clone())
     }
 }
 

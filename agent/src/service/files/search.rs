@@ -43,7 +43,7 @@ pub(super) fn names(
     let top = place.open_dir().map_err(|error| error.at(place.path()))?;
     let users = users::names();
     let mut done = FileDone::default();
-    let walked = tree::walk(&top, &mut |met| {
+    let walked = tree::walk(&top, place.sealed(), &mut |met| {
         out.go_on()?;
         match met {
             // A pattern with a slash is of the whole path, one without of the name.
@@ -90,7 +90,7 @@ pub(super) fn lines(
         return ended(walked, search.done);
     }
     let top = place.open_dir().map_err(at)?;
-    let walked = tree::walk(&top, &mut |met| match met {
+    let walked = tree::walk(&top, place.sealed(), &mut |met| match met {
         Met::Found(found) if tree::kind(found.stat) == FileKind::File => {
             match open_plain(found.dir, found.name, OFlags::RDONLY) {
                 Ok(file) => search.file(file, &bytes_of(found.path)),

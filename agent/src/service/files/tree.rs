@@ -18,12 +18,14 @@ use rustix::fs::{AtFlags, Dir, FileType, Stat, readlinkat, statat};
 use super::{
     error::FileError,
     place::{is_temp, open_dir},
+    sealed::Sealed,
 };
 
 /// Folders within folders. One descriptor is open for each on the way.
 const DEPTH_MAX: usize = 256;
 
 /// Something below the folder where a walk began.
+#[derive(Clone, Copy)]
 pub(super) struct Found<'a> {
     /// The open folder it lies in.
     pub(super) dir: &'a OwnedFd,
@@ -47,47 +49,54 @@ pub(super) enum Met<'a> {
 type Visit<'a> = dyn FnMut(Met<'_>) -> Result<(), FileError> + 'a;
 
 /// Walks everything below `top` but unfinished files. A visitor that fails ends it.
-pub(super) fn walk(top: &OwnedFd, visit: &mut Visit<'_>) -> Result<(), FileError> {
-    below(top, Path::new(""), 0, false, visit)
+pub(super) fn walk(top: &OwnedFd, sealed: &Sealed, visit: &mut Visit<'_>) -> Result<(), FileError> {
+    Walk { sealed, temps: false, visit }.below(top, Path::new(""), 0)
 }
 
 /// The same with unfinished files.
-pub(super) fn walk_all(top: &OwnedFd, visit: &mut Visit<'_>) -> Result<(), FileError> {
-    below(top, Path::new(""), 0, true, visit)
+pub(super) fn walk_all(top: &OwnedFd, sealed: &Sealed, visit: &mut Visit<'_>) -> Result<(), FileError> {
+    Walk { sealed, temps: true, visit }.below(top, Path::new(""), 0)
 }
 
-fn below(dir: &OwnedFd, path: &Path, depth: usize, temps: bool, visit: &mut Visit<'_>) -> Result<(), FileError> {
-    let names = match all_names(dir, temps) {
-        Ok(names) => names,
-        Err(error) => return visit(Met::Unreadable(path, error)),
-    };
-    for name in names {
-        let path = path.join(&name);
-        let stat = match statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            // Gone since the folder was read.
-            Err(rustix::io::Errno::NOENT) => continue,
-            Err(errno) => {
-                visit(Met::Unreadable(&path, errno.into()))?;
-                continue;
-            }
+struct Walk<'a, 'v> {
+    sealed: &'a Sealed,
+    temps: bool,
+    visit: &'a mut Visit<'v>,
+}
+
+impl Walk<'_, '_> {
+    fn below(&mut self, dir: &OwnedFd, path: &Path, depth: usize) -> Result<(), FileError> {
+        let names = match all_names(dir, self.temps) {
+            Ok(names) => names,
+            Err(error) => return (self.visit)(Met::Unreadable(path, error)),
         };
-        let found = || Found { dir, name: &name, path: &path, stat: &stat };
-        visit(Met::Found(found()))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            continue;
+        for name in names {
+            let path = path.join(&name);
+            match statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => self.one(&Found { dir, name: &name, path: &path, stat: &stat }, depth)?,
+                // Gone since the folder was read.
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(errno) => (self.visit)(Met::Unreadable(&path, errno.into()))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, found: &Found<'_>, depth: usize) -> Result<(), FileError> {
+        (self.visit)(Met::Found(*found))?;
+        if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
+            return Ok(());
         }
         if depth == DEPTH_MAX {
-            visit(Met::Unreadable(&path, FileError::new(Code::TOO_LARGE, "folders are nested too deep")))?;
-            continue;
+            let error = FileError::new(Code::TOO_LARGE, "folders are nested too deep");
+            return (self.visit)(Met::Unreadable(found.path, error));
         }
-        match open_dir(dir, &name) {
-            Ok(inner) => below(&inner, &path, depth + 1, temps, visit)?,
-            Err(error) => visit(Met::Unreadable(&path, error))?,
+        match open_dir(found.dir, found.name, self.sealed) {
+            Ok(inner) => self.below(&inner, found.path, depth + 1)?,
+            Err(error) => (self.visit)(Met::Unreadable(found.path, error))?,
         }
-        visit(Met::Left(found()))?;
+        (self.visit)(Met::Left(*found))
     }
-    Ok(())
 }
 
 /// The names in a folder, but for those of unfinished files.

@@ -200,7 +200,7 @@ impl Into<'_> {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            dir = open_dir(&dir, part)?;
+            dir = open_dir(&dir, part, self.place.sealed())?;
         }
         Ok(dir)
     }

@@ -53,8 +53,13 @@ struct Killing {
     kill_at: Option<Instant>,
 }
 
-/// Keeps the session until its program is gone and its output is in the session.
-pub(super) async fn keep(session: Arc<Session>, terminal: Terminal, limits: Limits, shutdown: CancellationToken) {
+/// Keeps the session until its program is gone and its output is in the session. Says how it ended.
+pub(super) async fn keep(
+    session: Arc<Session>,
+    terminal: Terminal,
+    limits: Limits,
+    shutdown: CancellationToken,
+) -> End {
     let Terminal { mut child, mut pty, leader } = terminal;
     // Asked for the foreground group while the halves are in use.
     let asked = pty.as_fd().try_clone_to_owned();
@@ -66,7 +71,8 @@ pub(super) async fn keep(session: Arc<Session>, terminal: Terminal, limits: Limi
     }
     drop(pty);
     tracing::info!(id = %session.id, ?end, "a shell ended");
-    session.over(end);
+    session.over(end.clone());
+    end
 }
 
 async fn watch(

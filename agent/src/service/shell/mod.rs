@@ -40,7 +40,14 @@ use super::{
     once::{Begun, Once},
     starting::{Start, Starting},
 };
-use crate::{journal::Leftover, policy::Policy};
+use crate::{
+    journal::Leftover,
+    logbook::{self, Running},
+    policy::Policy,
+};
+
+/// What a session holds until it is over.
+type Held = (Begun, OwnedSemaphorePermit);
 
 /// Sessions that run at once; the next is refused as busy. Each may hold a ring of output.
 const SESSIONS_MAX: usize = 64;
@@ -112,14 +119,14 @@ impl Shells {
         futures_util::future::join_all(ending).await;
     }
 
-    /// Opens a session and serves its first stream. Dropping the future leaves the session running.
-    pub async fn open(&self, id: RequestId, taken_ms: i64, spec: ShellSpec, stream: FrameStream) {
+    /// Opens a session and serves its first stream. Dropping the future leaves the session running. `logged` goes with it.
+    pub async fn open(&self, id: RequestId, taken_ms: i64, spec: ShellSpec, stream: FrameStream, logged: Running) {
         let shells = self.clone();
         let start = self.starting.begin(id);
         // A line that is lost in the middle of a start must not leave half a session.
-        let started = self.running.spawn(async move { shells.start(start, id, taken_ms, &spec).await });
+        let started = self.running.spawn(async move { shells.start(start, id, taken_ms, &spec, logged).await });
         match started.await {
-            Ok(Ok(session)) => stream::follow(&session, stream, 0).await,
+            Ok(Ok(session)) => _ = stream::follow(&session, stream, 0).await,
             Ok(Err((code, message))) => answer::refuse(stream, code, &message).await,
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {
@@ -130,24 +137,50 @@ impl Shells {
         }
     }
 
-    /// Serves one more stream of a session that runs or ended lately; one that is being started is waited for.
-    pub async fn attach(&self, attach: ShellAttach, stream: FrameStream) {
+    /// Serves one more stream of a session that runs or ended lately; one that is being started is waited for. Says how
+    /// the stream ended.
+    pub async fn attach(&self, attach: ShellAttach, stream: FrameStream) -> Code {
         self.starting.settled(RequestId(attach.session.0)).await;
         let session = self.lock().get(&attach.session).cloned();
         match session {
             Some(session) => stream::follow(&session, stream, attach.offset).await,
-            None => answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await,
+            None => {
+                answer::refuse(stream, Code::NO_SESSION, Code::NO_SESSION.meaning().unwrap_or_default()).await;
+                Code::NO_SESSION
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        start: Start,
+        id: RequestId,
+        taken_ms: i64,
+        spec: &ShellSpec,
+        logged: Running,
+    ) -> Result<Arc<Session>, (Code, String)> {
+        match self.begin(start, id, taken_ms, spec).await {
+            Ok((session, held, terminal)) => {
+                let idle = (spec.idle_ms > 0).then(|| Duration::from_millis(spec.idle_ms));
+                let limits = Limits { idle, patience: self.patience };
+                self.running.spawn(self.clone().keep((held, logged), session.clone(), terminal, limits));
+                Ok(session)
+            }
+            Err((code, message)) => {
+                logged.ended(code, &message);
+                Err((code, message))
+            }
         }
     }
 
     /// `_start` is dropped when the session is in the list, or nowhere.
-    async fn start(
+    async fn begin(
         &self,
         _start: Start,
         id: RequestId,
         taken_ms: i64,
         spec: &ShellSpec,
-    ) -> Result<Arc<Session>, (Code, String)> {
+    ) -> Result<(Arc<Session>, Held, Terminal), (Code, String)> {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err((Code::BUSY, format!("{SESSIONS_MAX} sessions run on this agent; end one first")));
         };
@@ -164,22 +197,14 @@ impl Shells {
         }
         let session = Arc::new(Session::new(ShellId(id.0), pid, spec.size));
         self.lock().insert(session.id, session.clone());
-        let idle = (spec.idle_ms > 0).then(|| Duration::from_millis(spec.idle_ms));
-        let limits = Limits { idle, patience: self.patience };
-        self.running.spawn(self.clone().keep((begun, place), session.clone(), terminal, limits));
         tracing::info!(%id, pid, "a shell was opened");
-        Ok(session)
+        Ok((session, (begun, place), terminal))
     }
 
-    async fn keep(
-        self,
-        held: (Begun, OwnedSemaphorePermit),
-        session: Arc<Session>,
-        terminal: Terminal,
-        limits: Limits,
-    ) {
-        keeper::keep(session.clone(), terminal, limits, self.shutdown.clone()).await;
+    async fn keep(self, (held, logged): (Held, Running), session: Arc<Session>, terminal: Terminal, limits: Limits) {
+        let end = keeper::keep(session.clone(), terminal, limits, self.shutdown.clone()).await;
         drop(held);
+        logged.ended(logbook::end(&end), "");
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}

@@ -13,14 +13,17 @@ use proto::{
 use super::session::{Next, Place, Session};
 use crate::service::answer;
 
-/// Serves the stream until it, the line or the session ends. Dropping the future detaches.
-pub(super) async fn follow(session: &Session, mut stream: FrameStream, offset: u64) {
+/// Serves the stream until it, the line or the session ends, and says why. Dropping the future detaches.
+pub(super) async fn follow(session: &Session, mut stream: FrameStream, offset: u64) -> Code {
     let (place, attached) = match session.attach(offset) {
         Ok(attached) => attached,
-        Err(error) => return answer::refuse(stream, Code::OUTPUT_GONE, &error.to_string()).await,
+        Err(error) => {
+            answer::refuse(stream, Code::OUTPUT_GONE, &error.to_string()).await;
+            return Code::OUTPUT_GONE;
+        }
     };
     if answer::open(&mut stream, None).await.is_err() || stream.send.write_frame(&attached).await.is_err() {
-        return;
+        return Code::ABANDONED;
     }
     let FrameStream { mut send, mut recv } = stream;
     let code = tokio::select! {
@@ -34,6 +37,7 @@ pub(super) async fn follow(session: &Session, mut stream: FrameStream, offset: u
         send.reset(code);
     }
     recv.source_mut().stop(code);
+    code
 }
 
 /// Until the master left or broke the rules.

@@ -12,6 +12,7 @@ mod tests;
 use std::sync::Arc;
 
 use proto::{
+    code::Code,
     net::stream::FrameStream,
     transfer::{ReadSpec, WriteSpec},
 };
@@ -20,7 +21,6 @@ use super::{
     answer,
     files::{FileError, Roots},
 };
-use crate::policy::Policy;
 
 /// What transfers stand on. Clones share it.
 #[derive(Debug, Clone)]
@@ -29,19 +29,18 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    pub fn new(policy: &Policy) -> Self {
-        let rules = policy.files().cloned().unwrap_or_default();
-        Self { roots: Arc::new(Roots::new(&rules)) }
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
     }
 
-    /// Sends the bytes of one file. Dropping the future ends it.
-    pub async fn read(&self, spec: ReadSpec, stream: FrameStream) {
-        read::serve(self.roots.clone(), spec, stream).await;
+    /// Sends the bytes of one file and says how that ended. Dropping the future ends it.
+    pub async fn read(&self, spec: ReadSpec, stream: FrameStream) -> Code {
+        read::serve(self.roots.clone(), spec, stream).await
     }
 
-    /// Takes the bytes of one file. Dropping the future keeps what arrived for another attempt.
-    pub async fn write(&self, spec: WriteSpec, stream: FrameStream) {
-        write::serve(self.roots.clone(), spec, stream).await;
+    /// Takes the bytes of one file and says how that ended. Dropping the future keeps what arrived for another attempt.
+    pub async fn write(&self, spec: WriteSpec, stream: FrameStream) -> Code {
+        write::serve(self.roots.clone(), spec, stream).await
     }
 }
 
@@ -57,6 +56,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-async fn refuse(stream: FrameStream, error: &FileError) {
+async fn refuse(stream: FrameStream, error: &FileError) -> Code {
     answer::refuse(stream, error.code, &error.message).await;
+    error.code
 }

@@ -24,7 +24,7 @@ const PIECE: usize = 64 * 1024;
 /// Pieces read ahead of the stream.
 const AHEAD: usize = 4;
 
-pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameStream) {
+pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameStream) -> Code {
     let (offset, length, whole) = (spec.offset, spec.length, spec.whole);
     let source = match blocking(move || open(&roots, &spec)).await {
         Ok(source) => source,
@@ -39,13 +39,13 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameSt
         length,
     };
     if answer::open(&mut stream, None).await.is_err() || stream.send.write_frame(&begin).await.is_err() {
-        return;
+        return Code::ABANDONED;
     }
     let (pieces, mut queue) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || pump(&source, offset, length, whole, &pieces));
     while let Some(piece) = queue.recv().await {
         if stream.send.write_chunk(piece).await.is_err() {
-            return;
+            return Code::ABANDONED;
         }
     }
     match reading.await {
@@ -54,12 +54,17 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: ReadSpec, mut stream: FrameSt
                 stream.send.finish();
                 stream.recv.source_mut().stop(Code::DONE);
             }
+            if end.changed { Code::SOURCE_CHANGED } else { Code::DONE }
         }
         Ok(Err(failure)) => {
             tracing::info!(code = failure.code.word(), message = ?failure.message, "a file could not be read to its end");
             stream.abort(failure.code);
+            failure.code
         }
-        Err(_) => stream.abort(Code::INTERNAL),
+        Err(_) => {
+            stream.abort(Code::INTERNAL);
+            Code::INTERNAL
+        }
     }
 }
 

@@ -38,13 +38,13 @@ enum Begun {
     Open(Box<Part>),
 }
 
-pub(super) async fn serve(roots: Arc<Roots>, spec: WriteSpec, mut stream: FrameStream) {
+pub(super) async fn serve(roots: Arc<Roots>, spec: WriteSpec, mut stream: FrameStream) -> Code {
     let begun = match blocking(move || begin(&roots, spec)).await {
         Ok(begun) => begun,
         Err(error) => return refuse(stream, &error).await,
     };
     if answer::open(&mut stream, None).await.is_err() {
-        return;
+        return Code::ABANDONED;
     }
     let (mut send, recv) = stream.into_halves();
     let mut reader = BulkReader::new(recv);
@@ -57,11 +57,11 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: WriteSpec, mut stream: FrameS
         Begun::Open(part) => {
             let ready = FromWrite::Ready { offset: part.held() };
             if send.write_frame(&ready).await.is_err() {
-                return;
+                return Code::ABANDONED;
             }
             match receive(*part, &mut reader, &send).await {
                 Some(last) => last,
-                None => return,
+                None => return Code::ABANDONED,
             }
         }
     };
@@ -69,6 +69,10 @@ pub(super) async fn serve(roots: Arc<Roots>, spec: WriteSpec, mut stream: FrameS
         send.finish();
     }
     reader.stop(Code::DONE);
+    match last {
+        FromWrite::Failed { code, .. } => code,
+        FromWrite::Ready { .. } | FromWrite::Done { .. } | FromWrite::Partial { .. } => Code::DONE,
+    }
 }
 
 fn begin(roots: &Roots, spec: WriteSpec) -> Result<Begun, FileError> {
