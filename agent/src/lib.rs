@@ -3,6 +3,7 @@
 pub mod app;
 pub mod config;
 pub mod dispatch;
+pub mod doctor;
 pub mod freshness;
 pub mod install;
 pub mod journal;

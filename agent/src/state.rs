@@ -122,8 +122,7 @@ impl StateDir {
 
     /// The master's time as it was last told, Unix milliseconds; 0 if it never was.
     pub fn master_ms(&self) -> i64 {
-        let stored = read_secret(&self.dir.join("master-time")).ok().flatten().unwrap_or_default();
-        String::from_utf8_lossy(&stored).trim().parse().unwrap_or(0)
+        read_master_ms(&self.dir)
     }
 
     pub fn save_master_ms(&self, master_ms: i64) -> Result<(), FolderError> {
@@ -148,6 +147,12 @@ pub fn read_enrolment(dir: &Path) -> Result<Option<Enrolment>, FolderError> {
         Some(enrolment) => Ok(Some(enrolment)),
         None => Err(FolderError::Damaged(path)),
     }
+}
+
+/// The master's time as it was last told, without taking the folder's lock.
+pub fn read_master_ms(dir: &Path) -> i64 {
+    let stored = read_secret(&dir.join("master-time")).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&stored).trim().parse().unwrap_or(0)
 }
 
 fn parse(bytes: &[u8]) -> Option<Enrolment> {

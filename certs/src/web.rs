@@ -16,6 +16,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use webpki::EndEntityCert;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{authority::ServerIdentity, join::Pin, tls::TlsError, verifier};
 
@@ -113,6 +114,14 @@ impl ResolvesServerCert for WebCertificates {
 }
 
 impl OwnFiles {
+    /// Until when the certificate is good, Unix milliseconds. Whether it and its key fit together is checked on the way.
+    pub fn not_after_ms(&self) -> Result<i64, OwnError> {
+        let loaded = self.load()?;
+        let leaf = loaded.cert.first().ok_or_else(|| OwnError::NoCertificate(self.cert.clone()))?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| OwnError::NoCertificate(self.cert.clone()))?;
+        Ok(leaf.validity().not_after.timestamp().saturating_mul(1000))
+    }
+
     fn stamp(&self) -> Stamp {
         [&self.cert, &self.key].map(|path| {
             let metadata = std::fs::metadata(path).ok()?;

@@ -3,6 +3,7 @@
 //! Without the `net` feature this crate is pure: no clock, no sockets, no runtime. docs/PROTOCOL.md is the normative
 //! text; `tests/protocol_text.rs` ties the two together by hash.
 
+pub mod check;
 pub mod code;
 pub mod command;
 pub mod control;

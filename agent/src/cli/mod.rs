@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and where settings come from. One file per command.
 #![allow(clippy::print_stdout, reason = "this is the command line")]
 
+mod doctor;
 mod enrol;
 mod install;
 mod lockdown;
@@ -32,6 +33,9 @@ Examples:
 
   What is the line doing?
     landline-agent status
+
+  What stands between this machine and its master?
+    landline-agent doctor
 
   What did the master have this machine do?
     landline-agent log
@@ -92,6 +96,8 @@ enum Command {
     Status(status::Arguments),
     /// End everything the master does here, at once and until you lift it.
     Lockdown(lockdown::Arguments),
+    /// Look at everything that a line needs, and name the fix of what is wrong.
+    Doctor(doctor::Arguments),
     /// Show what the master had this machine do, or verify that record.
     Log(log::Arguments),
     /// Show the owner's policy, or explain a verdict of it.
@@ -114,6 +120,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Supervise(arguments) => supervise::run(&arguments),
         Command::Status(arguments) => status::run(&load(&settings, Vec::new())?, &arguments),
         Command::Lockdown(arguments) => lockdown::run(&load(&settings, Vec::new())?, &arguments),
+        Command::Doctor(arguments) => doctor::run(load(&settings, Vec::new()), &arguments),
         Command::Log(arguments) => log::run(&load(&settings, Vec::new())?, &arguments),
         Command::Policy(command) => policy::run(&load(&settings, Vec::new())?, command),
         Command::CheckConfig => check(&load(&settings, Vec::new())?),

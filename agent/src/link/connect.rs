@@ -61,6 +61,11 @@ impl Roads {
         Self { wanted, dialer: Dialer { tuning }, proxy, memory: Mutex::default() }
     }
 
+    /// What dials over UDP.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     pub fn tuning(&self) -> &Tuning {
         &self.dialer.tuning
     }
@@ -127,7 +132,7 @@ impl Roads {
     }
 
     /// Over UDP alone.
-    pub(super) async fn udp(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Result<Dialed, ConnectError> {
+    pub async fn udp(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Result<Dialed, ConnectError> {
         first_of(master, |address| {
             let tls = tls.clone();
             async move { Ok(self.dialer.dial(address, tls, certs::tls::SERVER_NAME).await?) }
@@ -136,11 +141,7 @@ impl Roads {
     }
 
     /// Inside a WebSocket alone, through the proxy where there is one for this master.
-    pub(super) async fn websocket(
-        &self,
-        master: &MasterAddress,
-        tls: Arc<ClientConfig>,
-    ) -> Result<Dialed, ConnectError> {
+    pub async fn websocket(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Result<Dialed, ConnectError> {
         let socket = match self.proxy.as_ref().and_then(|proxy| proxy.for_master(master)) {
             Some(proxy) => websocket::through(&proxy, master).await?,
             None => first_of(master, |address| async move { Ok(websocket::direct(address).await?) }).await?,

@@ -21,7 +21,7 @@ use rustls::ClientConfig;
 
 /// The day this version was made, Unix milliseconds: no certificate is judged by an earlier time, however wrong the
 /// machine's clock is.
-const MADE_ON_MS: i64 = 1_795_305_600_000;
+pub(crate) const MADE_ON_MS: i64 = 1_795_305_600_000;
 /// A master that claims a later time than this is wrong, and believing it would outlive every certificate: 20 years.
 const PLAUSIBLE_UNTIL_MS: i64 = MADE_ON_MS + 20 * 365 * 86_400_000;
 

@@ -11,7 +11,7 @@ mod line;
 pub mod member;
 mod renewal;
 pub mod status;
-mod websocket;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;

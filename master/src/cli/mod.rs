@@ -1,5 +1,5 @@
-//! The operator's command line: one file per command. Everything but `serve`, `demo`, `check-config`, `backup` and `sim` speaks
-//! only the HTTP API. Owns the exit codes: the remote one for `exec`, 64 for usage and configuration, 1 for the rest.
+//! The operator's command line: one file per command. Everything but `serve`, `demo`, `check-config`, `doctor`, `backup` and
+//! `sim` speaks only the HTTP API. Owns the exit codes: the remote one for `exec`, 64 for usage and configuration, 1 for the rest.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ mod command;
 mod connect;
 mod cp;
 mod demo;
+mod doctor;
 mod end;
 mod enrol;
 mod events;
@@ -116,6 +117,8 @@ enum Command {
     Audit(audit::Audit),
     /// Ask a master whether it can take work
     Health(health::Health),
+    /// Look at everything a master needs on this host, and name the fix of what is wrong
+    Doctor(doctor::Doctor),
     /// Copy a master's database and keys into one file, while it runs
     Backup(backup::Backup),
     /// Manage people, their roles and sessions
@@ -190,6 +193,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(token) => block_on(token.run(context()?)),
         Command::Audit(audit) => block_on(audit.run(context()?)),
         Command::Health(health) => block_on(health.run(connection)),
+        Command::Doctor(doctor) => block_on(doctor.run(format)),
         Command::Backup(backup) => block_on(backup.run()),
         Command::Operators(operators) => block_on(operators.run(context()?)),
         Command::Admin(admin) => block_on(admin.run(context()?)),

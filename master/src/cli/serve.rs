@@ -8,7 +8,7 @@ use clap::Args;
 use super::{USAGE, log, stop::StopSignal};
 use crate::{
     app::App,
-    config::{Config, Loaded},
+    config::{Config, ConfigErrors, Loaded},
 };
 
 /// Read when no file is named and it exists.
@@ -40,10 +40,19 @@ pub(super) struct Source {
 }
 
 impl Source {
+    fn path(&self) -> Option<PathBuf> {
+        let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
+        self.config.clone().or_else(default)
+    }
+
+    /// The configuration, or every mistake in it.
+    pub(super) fn read(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.path().as_deref()).map(|loaded| loaded.config)
+    }
+
     /// The configuration, or the exit code after every mistake was printed.
     pub(super) fn load(&self) -> Result<Config, ExitCode> {
-        let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
-        let path = self.config.clone().or_else(default);
+        let path = self.path();
         match Config::load(path.as_deref()) {
             Ok(Loaded { config, unknown_environment }) => {
                 // These are settings of the command line itself.

@@ -20,6 +20,7 @@ mod pages;
 pub mod pins;
 pub mod retention;
 pub mod sessions;
+pub mod soundness;
 mod sql;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -14,6 +14,7 @@ mod crash;
 mod dashboard_host;
 mod deploy;
 mod desk;
+mod doctor;
 mod enrolment;
 mod evidence;
 mod exec_command;
