@@ -55,6 +55,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// QUIC keep-alive of the agent: finds a restarted master within one interval; NAT mappings commonly expire at 30 s.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Nothing heard for this many keep-alives: to its agent the line is dead, and a new one is dialled.
+pub const SILENT_KEEP_ALIVES: u32 = 2;
 /// A line on which nothing was received for this long is *suspect*: 2.4 keep-alives.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(12);
 /// A line on which nothing was received for this long is gone.

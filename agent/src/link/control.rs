@@ -6,9 +6,10 @@ use std::{sync::Arc, time::Duration};
 use proto::{
     code::Code,
     control::{FromAgent, FromMaster, Heartbeat, Welcome},
-    limits::HEARTBEATS_MISSED_MAX,
+    limits::{HEARTBEATS_MISSED_MAX, SILENT_KEEP_ALIVES},
     net::{
         carrier::Dialed,
+        heard::Heard,
         stream::{self, FrameStream},
     },
 };
@@ -31,8 +32,6 @@ use super::{
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// Time for the master to acknowledge a goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
-/// Nothing heard for this many keep-alives: the line is dead and a new one is dialled.
-const SILENT_KEEP_ALIVES: u32 = 2;
 const LOOK_FOR_SILENCE: Duration = Duration::from_secs(1);
 /// The master's time is stored this often; each time costs a write to the disk.
 const STORE_TIME_EVERY: Duration = Duration::from_secs(3600);
@@ -225,27 +224,6 @@ impl Serving {
             // Detached on purpose: one small write that ends by itself.
             drop(tokio::task::spawn_blocking(move || member.keep_time(master_ms)));
         }
-    }
-}
-
-/// When something last arrived, by quinn's own counter of datagrams.
-#[derive(Debug)]
-struct Heard {
-    datagrams: u64,
-    at: Instant,
-}
-
-impl Heard {
-    fn new(connection: &quinn::Connection) -> Self {
-        Self { datagrams: connection.stats().udp_rx.datagrams, at: Instant::now() }
-    }
-
-    fn silent_for(&mut self, connection: &quinn::Connection) -> Duration {
-        let datagrams = connection.stats().udp_rx.datagrams;
-        if datagrams != self.datagrams {
-            *self = Self { datagrams, at: Instant::now() };
-        }
-        self.at.elapsed()
     }
 }
 

@@ -6,6 +6,7 @@ pub mod carrier;
 pub mod cid;
 pub mod credit;
 pub mod frame;
+pub mod heard;
 pub mod preference;
 pub mod quic;
 pub mod relay;

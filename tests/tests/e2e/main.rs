@@ -50,6 +50,7 @@ mod rotation;
 mod secrets;
 mod shells;
 mod starts;
+mod storms;
 mod survival;
 mod transfer_kills;
 mod transfer_rates;

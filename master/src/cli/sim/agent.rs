@@ -13,9 +13,10 @@ use proto::{
     control::{Carrier, FromAgent, FromMaster, Heartbeat, Hello, HelloReply},
     enrol::{EnrolReply, EnrolRequest},
     id::{AgentId, InstanceId},
-    limits::{FRAME_MAX, FRAME_MAX_UNAUTHENTICATED, HEADER_WITHIN, KEEP_ALIVE},
+    limits::{FRAME_MAX, FRAME_MAX_UNAUTHENTICATED, HEADER_WITHIN, KEEP_ALIVE, SILENT_KEEP_ALIVES},
     net::{
         carrier::{Dialed, Dialer},
+        heard::Heard,
         stream::{FrameStream, RecvHalf, SendHalf, close},
     },
     open::{Open, OpenReply, Refused},
@@ -24,7 +25,7 @@ use proto::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ use crate::{api::dto::agent::Credentials, cli::output};
 
 const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+const LOOK_FOR_SILENCE: Duration = Duration::from_secs(1);
 
 /// What one agent starts from.
 pub(super) struct Setup {
@@ -78,6 +80,7 @@ impl SimAgent {
     pub(super) async fn run(mut self) {
         let ending = self.ending.clone();
         let mut failures = 0_u32;
+        let mut lost: Option<Instant> = None;
         while !ending.is_cancelled() {
             let result = tokio::select! {
                 biased;
@@ -86,10 +89,14 @@ impl SimAgent {
             };
             match result {
                 Ok(line) => {
+                    if let Some(lost) = lost {
+                        self.counters.returned(lost.elapsed(), failures + 1);
+                    }
                     failures = 0;
                     self.counters.up();
                     let code = line.serve(&self).await;
                     self.counters.down(code);
+                    lost = Some(Instant::now());
                 }
                 Err(error) => {
                     self.counters.failed(&error);
@@ -183,6 +190,7 @@ impl Line {
         let first = Instant::now() + self.every.mul_f64(rand::random());
         let mut beats = interval_at(first, self.every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut look, mut heard) = (interval(LOOK_FOR_SILENCE), Heard::new(&self.dialed.connection));
         let mut seq = 0;
         let code = loop {
             tokio::select! {
@@ -202,6 +210,9 @@ impl Line {
                 stream = self.dialed.connection.accept_bi() => match stream {
                     Ok((send, recv)) => refuse(SendHalf::new(send), RecvHalf::new(recv)).await,
                     Err(error) => break proto::net::stream::close_code(&error),
+                },
+                _ = look.tick() => if heard.silent_for(&self.dialed.connection) >= KEEP_ALIVE * SILENT_KEEP_ALIVES {
+                    break Code::SILENT;
                 },
                 _ = beats.tick() => {
                     seq += 1;

@@ -23,6 +23,8 @@ pub(super) struct Counters {
 struct Inner {
     enrolments: Vec<Duration>,
     handshakes: Vec<Duration>,
+    returns: Vec<Duration>,
+    return_attempts: u64,
     first: u64,
     beats: u64,
     acknowledged: u64,
@@ -39,6 +41,12 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     pub(super) enrolments: Times,
     pub(super) handshakes: Times,
+    /// From the loss of a line, as its agent noticed it, to the next Welcome.
+    pub(super) returns: Times,
+    /// Tries of one return, the good one included; 0 without a return.
+    pub(super) attempts_per_return: f64,
+    /// Agents that had a line and have none.
+    pub(super) still_away: u64,
     pub(super) heartbeats_sent: u64,
     pub(super) heartbeats_acknowledged: u64,
     /// Lines that ended before the run did, by code.
@@ -51,6 +59,7 @@ pub(super) struct Times {
     count: usize,
     p50_ms: f64,
     p99_ms: f64,
+    max_ms: f64,
 }
 
 impl Counters {
@@ -61,6 +70,13 @@ impl Counters {
     /// A handshake, up to Welcome.
     pub(super) fn connected(&self, took: Duration) {
         self.lock().handshakes.push(took);
+    }
+
+    /// A lost line was replaced.
+    pub(super) fn returned(&self, took: Duration, attempts: u32) {
+        let mut inner = self.lock();
+        inner.returns.push(took);
+        inner.return_attempts += u64::from(attempts);
     }
 
     pub(super) fn up(&self) {
@@ -103,6 +119,9 @@ impl Counters {
             seconds: elapsed.as_secs_f64(),
             enrolments: Times::of(&inner.enrolments),
             handshakes: Times::of(&inner.handshakes),
+            returns: Times::of(&inner.returns),
+            attempts_per_return: inner.return_attempts as f64 / inner.returns.len().max(1) as f64,
+            still_away: inner.losses.values().sum::<u64>().saturating_sub(inner.returns.len() as u64),
             heartbeats_sent: inner.beats,
             heartbeats_acknowledged: inner.acknowledged,
             lines_lost: inner.losses.clone(),
@@ -128,7 +147,7 @@ impl Times {
             let index = (part * sorted.len().saturating_sub(1) as f64).round() as usize;
             sorted.get(index).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
         };
-        Self { count: sorted.len(), p50_ms: at(0.5), p99_ms: at(0.99) }
+        Self { count: sorted.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
     }
 
     fn text(&self) -> String {
@@ -142,6 +161,12 @@ impl Report {
             format!("agents           {} of {} online at once", self.connected_once, self.agents),
             format!("enrolments       {}", self.enrolments.text()),
             format!("handshakes       {}", self.handshakes.text()),
+            format!(
+                "returns          {}, {:.2} attempts each, {} still away",
+                self.returns.text(),
+                self.attempts_per_return,
+                self.still_away
+            ),
             format!("heartbeats       {} sent, {} acknowledged", self.heartbeats_sent, self.heartbeats_acknowledged),
             format!("time             {:.1} s", self.seconds),
         ];
