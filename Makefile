@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: demo demo-down dashboard test soak check bench audit fuzz rust
+.PHONY: demo demo-down dashboard test soak chaos check bench audit fuzz rust
 
 ## demo: a master, three agents and an HTTPS site behind each, in the foreground; Ctrl-C ends it
 demo: rust
@@ -32,6 +32,15 @@ test: rust
 soak: rust
 	deploy/dev/install-test-tools
 	deploy/dev/run-soak
+
+## chaos: what may befall a fleet, in the order that SEED says, for SECONDS_TO_RUN; prints each step
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+SECONDS_TO_RUN ?= 600
+chaos: rust
+	deploy/dev/install-test-tools
+	$(CARGO) build --workspace --bins
+	LANDLINE_CHAOS_SEED=$(SEED) LANDLINE_CHAOS_SECONDS=$(SECONDS_TO_RUN) $(CARGO) test -p landline-tests --test e2e -- \
+		--ignored --exact --nocapture chaos::a_fleet_comes_through_any_seed
 
 ## check: what needs no other programs: format, lints, unit tests
 check: rust

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod browser;
+pub mod chaos;
 pub mod cli;
 pub mod confined;
 pub mod container;
