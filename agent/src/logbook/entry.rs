@@ -126,7 +126,9 @@ impl Asked {
             Operation::ExecAttach(attach) => plain("exec.attach", attach.exec.to_string()),
             Operation::ShellAttach(attach) => plain("shell.attach", attach.session.to_string()),
             Operation::Command(Command { service, action, payload, .. }) => {
-                Self { what: "command", target: format!("{service}.{action}"), detail: payload.clone() }
+                // What is in it may be a secret of the action's.
+                let detail = if payload.is_empty() { String::new() } else { format!("{} bytes", payload.len()) };
+                Self { what: "command", target: format!("{service}.{action}"), detail }
             }
             Operation::FileRead(spec) => plain("file.read", path(&spec.path)),
             Operation::FileWrite(spec) => {
