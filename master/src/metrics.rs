@@ -32,6 +32,7 @@ pub struct Metrics {
     described: Vec<Described>,
     agents_connected: IntGaugeVec,
     agent_connects: IntCounterVec,
+    carrier_switches: IntCounterVec,
     agent_disconnects: IntCounterVec,
     handshake_seconds: Histogram,
     heartbeats: IntCounterVec,
@@ -88,6 +89,11 @@ impl Metrics {
                 "landline_agent_connects_total",
                 "Attempts of agents to connect, by carrier and result.",
                 &["carrier", "result"],
+            )?,
+            carrier_switches: make.counters(
+                "landline_carrier_switches_total",
+                "Agents that moved to another carrier while they had a line, by the new carrier.",
+                &["to"],
             )?,
             agent_disconnects: make.counters(
                 "landline_agent_disconnects_total",
@@ -175,7 +181,8 @@ impl Metrics {
         for carrier in [Carrier::Udp, Carrier::WebSocket] {
             self.agents_connected.with_label_values(&[carrier.word()]).set(0);
         }
-        let words: [(&IntCounterVec, &[&str]); 4] = [
+        let words: [(&IntCounterVec, &[&str]); 5] = [
+            (&self.carrier_switches, &["udp", "wss"]),
             (&self.heartbeats, &["ok", "late", "missed"]),
             (&self.tunnel_bytes, &["in", "out"]),
             (&self.transfer_bytes, &["in", "out"]),
@@ -211,6 +218,10 @@ impl Metrics {
     /// Counts a connected agent until dropped.
     pub fn agent_connected(&self, carrier: Carrier) -> GaugeGuard {
         raised(self.agents_connected.with_label_values(&[carrier.word()]))
+    }
+
+    pub fn carrier_switch(&self, to: Carrier) {
+        self.carrier_switches.with_label_values(&[to.word()]).inc();
     }
 
     pub fn agent_disconnect(&self, reason: Code) {
@@ -413,6 +424,7 @@ mod tests {
         for line in [
             "landline_agents_connected{carrier=\"udp\"} 0",
             "landline_agent_connects_total{carrier=\"wss\",result=\"other\"} 1",
+            "landline_carrier_switches_total{to=\"wss\"} 0",
             "landline_agent_disconnects_total{reason=\"silent\"} 1",
             "landline_handshake_seconds_count 1",
             "landline_heartbeats_total{result=\"ok\"} 1",

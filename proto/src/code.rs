@@ -53,6 +53,9 @@ codes! {
     0x0c CLONE "clone" "Another living process holds the line with the same identity.";
     0x0d SILENT "silent" "Nothing was heard on the line for too long.";
     0x0e OWNER_LOCKDOWN "locked_down_by_owner" "The machine's owner locked it down, and only its owner can lift that.";
+    0x0f CARRIER_SILENT "carrier_silent" "UDP does not get through here; the line is inside a WebSocket.";
+    0x10 CARRIER_BROKEN "carrier_broken" "UDP gets through here and loses too much; the line is inside a WebSocket.";
+    0x11 CARRIER_BACK "carrier_back" "UDP gets through again; the line left its WebSocket.";
 
     // the peer broke the rules: 0x20..
     0x20 MALFORMED "malformed" "A message could not be decoded.";

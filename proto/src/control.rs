@@ -30,6 +30,22 @@ pub struct Hello {
     pub keep_alive_ms: u32,
 }
 
+/// Begins the one capability that is no operation: behind it stands the epoch of a line of the same process that its agent
+/// goes on serving, so that its streams may end there.
+const KEEPS: &str = "keeps:";
+
+impl Hello {
+    /// The older line that this one leaves running.
+    pub fn keeps(&self) -> Option<LineEpoch> {
+        self.capabilities.iter().find_map(|word| word.strip_prefix(KEEPS)?.parse().ok()).map(LineEpoch)
+    }
+
+    /// How [`keeps`](Self::keeps) is said.
+    pub fn keeping(epoch: LineEpoch) -> String {
+        format!("{KEEPS}{}", epoch.0)
+    }
+}
+
 /// What carries the QUIC packets of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Carrier {
@@ -159,3 +175,28 @@ impl Message for FromAgent {
 }
 
 impl Message for FromMaster {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_is_kept_stands_among_the_capabilities() {
+        let hello = |words: &[&str]| Hello {
+            versions: vec![1],
+            agent_version: String::new(),
+            instance_id: InstanceId::random(),
+            os: String::new(),
+            arch: String::new(),
+            hostname: String::new(),
+            capabilities: words.iter().map(|word| (*word).to_owned()).collect(),
+            carrier: Carrier::Udp,
+            keep_alive_ms: 5_000,
+        };
+        let said = Hello::keeping(LineEpoch(u64::MAX));
+        assert_eq!(hello(&["forward", &said]).keeps(), Some(LineEpoch(u64::MAX)));
+        for words in [&["forward"][..], &[], &["keeps:"], &["keeps:-1"], &["keeps:18446744073709551616"]] {
+            assert_eq!(hello(words).keeps(), None, "{words:?}");
+        }
+    }
+}

@@ -48,6 +48,7 @@ fn print(status: &Value) {
         ("agent", "agent_id"),
         ("master", "master"),
         ("line", "line"),
+        ("carrier", "carrier"),
         ("since", "since"),
         ("reason", "reason"),
         ("next attempt", "next_attempt"),

@@ -13,10 +13,15 @@ use proto::net::{
     quic::Tuning,
 };
 use rustls::ClientConfig;
-use tokio::{net::lookup_host, sync::Notify, time::sleep};
+use tokio::{
+    net::lookup_host,
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{
-    carriers::{self, Memory},
+    carriers::{self, Course, Memory, Try, Udp},
+    chain,
     websocket::{self, WebSocketError},
 };
 use crate::config::{address::MasterAddress, carrier::Wanted, proxy::Proxy};
@@ -26,6 +31,8 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 6;
+/// Before UDP is tried again within an attempt: some failures are immediate.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Neither carrier connected by then: back off and begin anew.
 const BOTH_WITHIN: Duration = Duration::from_secs(20);
 
@@ -45,6 +52,19 @@ pub enum ConnectError {
     Neither { udp: Box<ConnectError>, websocket: Box<ConnectError> },
     #[error("no connection over any carrier within {BOTH_WITHIN:?}")]
     TooSlow,
+}
+
+/// A connection, and why it is not over UDP where that was tried.
+#[derive(Debug)]
+pub struct Connected {
+    pub dialed: Dialed,
+    pub not_udp: Option<String>,
+}
+
+impl From<Dialed> for Connected {
+    fn from(dialed: Dialed) -> Self {
+        Self { dialed, not_udp: None }
+    }
 }
 
 /// How this agent may reach its master, and what it learnt about that. One per process.
@@ -70,20 +90,52 @@ impl Roads {
         &self.dialer.tuning
     }
 
+    /// How a line on `carrier` goes on from here.
+    pub(super) fn course(&self, carrier: Carrier) -> Course {
+        Course::new(self.wanted, carrier, self.memory(), Duration::ZERO)
+    }
+
+    /// A line moved.
+    pub(super) fn moved(&self, by: Try) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        match by {
+            Try::Udp => memory.udp = Udp::Worked,
+            Try::WebSocket { .. } => memory.udp_broke = memory.udp_broke.saturating_add(1),
+        }
+    }
+
+    /// A line over UDP heard nothing any more: the next attempt gives it no head start.
+    pub(super) fn udp_fell_silent(&self) {
+        self.remember(Udp::Failed);
+    }
+
+    /// One carrier alone.
+    pub(super) async fn over(
+        &self,
+        carrier: Carrier,
+        master: &MasterAddress,
+        tls: Arc<ClientConfig>,
+    ) -> Result<Dialed, ConnectError> {
+        match carrier {
+            Carrier::Udp => self.udp(master, tls).await,
+            Carrier::WebSocket => self.websocket(master, tls).await,
+        }
+    }
+
     fn memory(&self) -> Memory {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, udp_failed: bool) {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).udp_failed = udp_failed;
+    fn remember(&self, udp: Udp) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).udp = udp;
     }
 
     /// The first connection that any carrier brings. Ends by itself.
-    pub async fn connect(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Result<Dialed, ConnectError> {
+    pub async fn connect(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Result<Connected, ConnectError> {
         let start = carriers::start(self.wanted, self.memory());
         match (start.udp, start.websocket) {
-            (Some(_), None) => self.udp(master, tls).await,
-            (None, _) => self.websocket(master, tls).await,
+            (Some(_), None) => Ok(self.udp(master, tls).await?.into()),
+            (None, _) => Ok(self.websocket(master, tls).await?.into()),
             (Some(_), Some(after)) => {
                 let racing = self.race(master, tls, after);
                 tokio::time::timeout(BOTH_WITHIN, racing).await.unwrap_or(Err(ConnectError::TooSlow))
@@ -97,11 +149,12 @@ impl Roads {
         master: &MasterAddress,
         tls: Arc<ClientConfig>,
         after: Duration,
-    ) -> Result<Dialed, ConnectError> {
+    ) -> Result<Connected, ConnectError> {
+        let begun = Instant::now();
         let udp_failed = Notify::new();
         let udp = async {
             let dialled = self.udp(master, tls.clone()).await;
-            self.remember(dialled.is_err());
+            self.remember(if dialled.is_ok() { Udp::Worked } else { Udp::Failed });
             if dialled.is_err() {
                 udp_failed.notify_one();
             }
@@ -118,16 +171,37 @@ impl Roads {
         tokio::select! {
             biased;
             first = &mut udp => match first {
-                Ok(dialed) => Ok(dialed),
-                Err(udp) => websocket.await.map_err(|error| neither(udp, error)),
+                Ok(dialed) => Ok(dialed.into()),
+                Err(failed) => tokio::select! {
+                    dialled = websocket => match dialled {
+                        Ok(dialed) => Ok(Connected { dialed, not_udp: Some(chain(&failed)) }),
+                        Err(error) => Err(neither(failed, error)),
+                    },
+                    // The network may come back while the WebSocket waits for an answer.
+                    dialed = self.udp_until_it_works(master, tls.clone()) => Ok(dialed.into()),
+                },
             },
             first = &mut websocket => match first {
                 Ok(dialed) => {
-                    self.remember(true);
-                    Ok(dialed)
+                    self.remember(Udp::Failed);
+                    let told = format!("no answer over UDP within {:.1} s", begun.elapsed().as_secs_f64());
+                    Ok(Connected { dialed, not_udp: Some(told) })
                 }
-                Err(websocket) => udp.await.map_err(|error| neither(error, websocket)),
+                Err(websocket) => match udp.await {
+                    Ok(dialed) => Ok(dialed.into()),
+                    Err(error) => Err(neither(error, websocket)),
+                },
             },
+        }
+    }
+
+    async fn udp_until_it_works(&self, master: &MasterAddress, tls: Arc<ClientConfig>) -> Dialed {
+        loop {
+            sleep(AGAIN_AFTER).await;
+            if let Ok(dialed) = self.udp(master, tls.clone()).await {
+                self.remember(Udp::Worked);
+                return dialed;
+            }
         }
     }
 

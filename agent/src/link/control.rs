@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     code::Code,
-    control::{FromAgent, FromMaster, Heartbeat, Welcome},
+    control::{FromAgent, FromMaster, Heartbeat},
     limits::{HEARTBEATS_MISSED_MAX, SILENT_KEEP_ALIVES},
     net::{
-        carrier::Dialed,
+        carrier::Carrier,
         heard::Heard,
         stream::{self, FrameStream},
     },
@@ -24,7 +24,9 @@ use super::{
     backoff::Failure,
     chain,
     enrol::{EnrolError, Purpose, enrol},
-    line::Ended,
+    greet::Up,
+    line::{CLOSE_WITHIN, Ended, sent_away},
+    mover::{Moved, Mover},
     renewal::Renewal,
 };
 
@@ -38,17 +40,21 @@ const STORE_TIME_EVERY: Duration = Duration::from_secs(3600);
 /// A renewal that failed is tried again after this long: days are left when it is first due.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
-/// Serves a welcomed line until it ends.
-pub(super) async fn serve(
-    context: &Arc<Context>,
-    dialed: &Dialed,
-    control: FrameStream,
-    welcome: &Welcome,
-    shutdown: &CancellationToken,
-) -> Ended {
+/// How a line was left.
+#[derive(Debug)]
+pub(super) enum Left {
+    Ended(Ended),
+    /// For a new one. What runs on the old one is kept.
+    Moved(Box<Moved>),
+}
+
+/// Serves a welcomed line until it ends, or until there is a better one.
+pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &CancellationToken) -> Left {
+    let mover = Mover::new(context, &up, shutdown);
+    let Up { dialed, control, welcome } = up;
     let connection = &dialed.connection;
-    let _streams =
-        AbortOnDropHandle::new(tokio::spawn(context.dispatch.clone().serve(connection.clone(), dialed.carrier)));
+    let serving_streams = context.dispatch.clone().serve(connection.clone(), dialed.carrier);
+    let streams = AbortOnDropHandle::new(tokio::spawn(serving_streams));
     let mut heartbeat = interval(Duration::from_millis(welcome.heartbeat_interval_ms.into()));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deaf_after = heartbeat.period() * (HEARTBEATS_MISSED_MAX + 1);
@@ -63,10 +69,22 @@ pub(super) async fn serve(
         stored: Instant::now(),
         answered: Instant::now(),
         deaf_after,
+        mover,
     };
-    let ended = serving.run(heartbeat, shutdown).await;
-    stream::close(connection, ended.code);
-    ended
+    let left = serving.run(heartbeat, shutdown).await;
+    match &left {
+        Left::Moved(_) => context.behind.keep(dialed, serving.control, streams),
+        Left::Ended(ended) => {
+            stream::close(connection, ended.code);
+            sent_away(context, ended);
+            if ended.code == Code::SILENT && dialed.carrier == Carrier::Udp {
+                context.roads.udp_fell_silent();
+            }
+            // The close frame goes out before the socket does; nobody waits for it longer than this.
+            dialed.finish(CLOSE_WITHIN).await;
+        }
+    }
+    left
 }
 
 struct Serving {
@@ -81,6 +99,7 @@ struct Serving {
     /// When the master last answered a heartbeat, and for how long it may not.
     answered: Instant,
     deaf_after: Duration,
+    mover: Mover,
 }
 
 /// The master asked us to leave.
@@ -93,15 +112,16 @@ struct Draining {
 }
 
 impl Serving {
-    async fn run(&mut self, mut heartbeat: Interval, shutdown: &CancellationToken) -> Ended {
+    async fn run(&mut self, mut heartbeat: Interval, shutdown: &CancellationToken) -> Left {
         if let Err(ended) = self.introduce().await {
-            return ended;
+            return Left::Ended(ended);
         }
         let mut look = interval(LOOK_FOR_SILENCE);
         loop {
             let step = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return self.goodbye().await,
+                () = shutdown.cancelled() => return Left::Ended(self.goodbye().await),
+                moved = self.mover.moved() => return Left::Moved(Box::new(moved)),
                 message = self.control.recv.next::<FromMaster>() => match message {
                     Ok(message) => self.on_message(message),
                     Err(error) => Err(self.lost(error.code(), &error)),
@@ -114,7 +134,7 @@ impl Serving {
                 }
             };
             if let Err(ended) = step {
-                return self.after_drain(ended);
+                return Left::Ended(self.after_drain(ended));
             }
         }
     }
@@ -173,11 +193,15 @@ impl Serving {
             return Err(Ended::network(drain.code, "the drain is over"));
         }
         self.renewal.look(&self.context);
+        if self.drain.is_none() {
+            self.mover.look(&self.context, &self.connection);
+        }
         Ok(())
     }
 
     async fn goodbye(&mut self) -> Ended {
         let leaving = self.context.leaving();
+        self.context.behind.close(leaving.code);
         if leaving.code == Code::OWNER_LOCKDOWN {
             // An owner who stops everything waits for nobody: the close itself says why.
             return leaving;

@@ -77,7 +77,7 @@ pub async fn enrol(member: &Arc<Member>, roads: &Roads, purpose: Purpose) -> Res
         },
     };
     let tls = member.enrol_tls(purpose != Purpose::Enrol)?;
-    let dialed = roads.connect(&member.master, tls).await?;
+    let dialed = roads.connect(&member.master, tls).await?.dialed;
     let reply = exchange(&dialed, &request).await;
     stream::close(&dialed.connection, Code::DONE);
     match reply? {

@@ -5,17 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use proto::{
-    VERSIONS,
     code::Code,
-    control::{Hello, HelloReply, Refusal, Welcome},
-    limits::{AUTHENTICATE_WITHIN, FRAME_MAX},
-    net::{
-        carrier::{DialError, Dialed},
-        frame::FrameError,
-        preference::Class,
-        quic::agent_send_window,
-        stream::{self, FrameStream, RecvHalf, SendHalf},
-    },
+    control::Refusal,
+    net::{carrier::DialError, stream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +15,11 @@ use super::{
     Context,
     backoff::Failure,
     chain,
-    connect::ConnectError,
-    control,
+    connect::{ConnectError, Connected},
+    control::{self, Left},
     enrol::{EnrolError, Purpose, enrol},
+    greet::{NotUp, Up, greet},
+    mover::Moved,
     renewal::Renewal,
     status::LineStatus,
 };
@@ -91,31 +85,31 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
         Ok(tls) => tls,
         Err(error) => return Ended::network(Code::INTERNAL, chain(&error)),
     };
-    let dialed = match context.roads.connect(&context.member.master, tls).await {
-        Ok(dialed) => dialed,
+    let Connected { dialed, not_udp } = match context.roads.connect(&context.member.master, tls).await {
+        Ok(connected) => connected,
         Err(error) => return of_connect(&error),
     };
-    // Once the line is up, `on_connection` says goodbye itself; before that, closing is all there is to say. Without it
-    // the master, which may have let us in already, would wait for our silence to tell.
-    let told_before_up = async {
-        shutdown.cancelled().await;
-        if connected.is_cancelled() {
-            std::future::pending::<()>().await;
-        }
+    let mut up = match greet(&context, dialed, None, &shutdown).await {
+        Ok(up) => up,
+        Err(NotUp::Refused(refusal)) => return recover(&context, refusal).await,
+        Err(NotUp::Ended(ended)) => return ended,
     };
-    let ended = tokio::select! {
-        biased;
-        () = told_before_up => {
-            let ended = context.leaving();
-            stream::close(&dialed.connection, ended.code);
-            ended
+    if let Some(why) = not_udp {
+        context.history().add(Code::CARRIER_SILENT, &why);
+    }
+    welcomed(&context, &up).await;
+    connected.cancel();
+    loop {
+        match control::serve(&context, up, &shutdown).await {
+            Left::Ended(ended) => return ended,
+            Left::Moved(moved) => {
+                let Moved { up: next, code, why } = *moved;
+                context.history().add(code, &why);
+                up = next;
+                welcomed(&context, &up).await;
+            }
         }
-        ended = on_connection(&context, &dialed, connected.clone(), shutdown.clone()) => ended,
-    };
-    sent_away(&context, &ended);
-    // The close frame goes out before the socket does; nobody waits for it longer than this.
-    dialed.finish(CLOSE_WITHIN).await;
-    ended
+    }
 }
 
 /// What belongs to the agent outlives its lines, but not its place at the master (SECURITY R5).
@@ -160,79 +154,13 @@ async fn get_certificate(context: &Context, purpose: Purpose) -> Result<(), Ende
     }
 }
 
-async fn on_connection(
-    context: &Arc<Context>,
-    dialed: &Dialed,
-    connected: CancellationToken,
-    shutdown: CancellationToken,
-) -> Ended {
-    let connection = &dialed.connection;
-    let greeted = tokio::select! {
-        biased;
-        () = shutdown.cancelled() => {
-            let ended = context.leaving();
-            stream::close(connection, ended.code);
-            return ended;
-        }
-        greeted = tokio::time::timeout(AUTHENTICATE_WITHIN, hello(context, dialed)) => greeted,
-    };
-    match greeted.unwrap_or(Err(FrameError::TooSlow(AUTHENTICATE_WITHIN))) {
-        Ok((control, HelloReply::Welcome(welcome))) => {
-            welcomed(context, &welcome).await;
-            connected.cancel();
-            control::serve(context, dialed, control, &welcome, &shutdown).await
-        }
-        Ok((_, HelloReply::Refused(refusal))) => {
-            stream::close(connection, Code::DONE);
-            recover(context, refusal).await
-        }
-        Err(error) => match connection.close_reason() {
-            Some(quinn::ConnectionError::ApplicationClosed(close)) => {
-                let code = Code::from_u64(close.error_code.into_inner());
-                let message = code.meaning().unwrap_or("the master closed the connection").to_owned();
-                recover(context, Refusal { code, message, retry_after_ms: 0 }).await
-            }
-            Some(reason) => Ended::closed(&reason),
-            None => {
-                stream::close(connection, error.code());
-                Ended::network(error.code(), format!("no answer to Hello: {}", chain(&error)))
-            }
-        },
-    }
-}
-
-async fn hello(context: &Context, dialed: &Dialed) -> Result<(FrameStream, HelloReply), FrameError> {
-    let connection = &dialed.connection;
-    let opened = connection.open_bi().await.map_err(|_| FrameError::Ended);
-    let (send, recv) = opened?;
-    let mut control = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
-    control.send.prefer(Class::Control, connection, agent_send_window(dialed.carrier));
-    let hello = Hello {
-        versions: VERSIONS.to_vec(),
-        agent_version: env!("CARGO_PKG_VERSION").into(),
-        instance_id: context.instance_id,
-        os: std::env::consts::OS.into(),
-        arch: std::env::consts::ARCH.into(),
-        hostname: hostname(),
-        capabilities: context.dispatch.policy.operations().into_iter().map(str::to_owned).collect(),
-        carrier: dialed.carrier,
-        keep_alive_ms: u32::try_from(context.roads.tuning().keep_alive.as_millis()).unwrap_or(u32::MAX),
-    };
-    control.send.write_frame(&hello).await?;
-    let reply = control.recv.next().await?;
-    Ok((control, reply))
-}
-
-fn hostname() -> String {
-    let name = gethostname::gethostname().to_string_lossy().into_owned();
-    name[..name.floor_char_boundary(255)].to_owned()
-}
-
-async fn welcomed(context: &Context, welcome: &Welcome) {
+async fn welcomed(context: &Context, up: &Up) {
+    let (welcome, carrier) = (&up.welcome, up.dialed.carrier.word());
     context.dispatch.freshness.learn(welcome.master_time_ms);
-    tracing::info!(epoch = welcome.line_epoch.0, master_version = ?welcome.master_version, "the line is up");
+    tracing::info!(epoch = welcome.line_epoch.0, carrier, master_version = ?welcome.master_version, "the line is up");
     context.tell(LineStatus::Online {
         epoch: welcome.line_epoch.0,
+        carrier,
         since: Timestamp::now().to_string(),
         master_version: welcome.master_version.clone(),
     });

@@ -2,13 +2,16 @@
 //! under a watchdog; between attempts the wait that [`backoff`] names.
 
 pub mod backoff;
+mod behind;
 pub mod carriers;
 pub mod connect;
 mod control;
 pub mod enrol;
+mod greet;
 mod history;
 mod line;
 pub mod member;
+mod mover;
 mod renewal;
 pub mod status;
 pub mod websocket;
@@ -29,6 +32,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     backoff::{Backoff, Failure, STABLE_AFTER},
+    behind::Behind,
     connect::Roads,
     history::History,
     line::Ended,
@@ -60,6 +64,7 @@ pub struct Context {
     pub lockdown: Switch,
     instance_id: InstanceId,
     history: Mutex<History>,
+    behind: Behind,
 }
 
 impl Context {
@@ -71,8 +76,8 @@ impl Context {
         status: StatusSender,
         lockdown: Switch,
     ) -> Self {
-        let (instance_id, history) = (InstanceId::random(), Mutex::default());
-        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history }
+        let (instance_id, history, behind) = (InstanceId::random(), Mutex::default(), Behind::default());
+        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history, behind }
     }
 
     /// Shows the owner that the machine is locked down, and keeps it for the master's next line to tell.
@@ -126,6 +131,7 @@ pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
             () = tokio::time::sleep(wait) => {}
         }
     }
+    context.behind.end(context.leaving().code).await;
     context.tell(LineStatus::Stopped);
 }
 

@@ -26,6 +26,7 @@ pub enum LineStatus {
     Connecting,
     Online {
         epoch: u64,
+        carrier: &'static str,
         since: String,
         master_version: String,
     },

@@ -10,8 +10,8 @@ use super::{
     dto::{
         Page, Time,
         agent::{
-            Agent, AgentChange, AgentFilter, AgentStatus, ConnectionType, Credentials, NewAgent, Presence, Stats,
-            WantedStatus, check_external_id,
+            Agent, AgentChange, AgentFilter, AgentStatus, CarrierReason, ConnectionType, Credentials, NewAgent,
+            Presence, Stats, WantedStatus, check_external_id,
         },
         event::{Event, PageQuery},
     },
@@ -257,6 +257,7 @@ pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
     let line = api.fleet.line(&agent.id);
     let link = api.fleet.link(&agent.id);
     let last_seen = line.as_ref().and_then(|line| line.heartbeat_ms()).max(agent.last_seen_ms);
+    let story = line.as_ref().map(|line| line.carrier_story());
     let disconnect_reason = match link {
         Some(LinkState::Up { .. } | LinkState::Suspect { .. }) => None,
         Some(LinkState::Down { .. }) | None => agent.disconnect_reason,
@@ -273,6 +274,10 @@ pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
             store::agents::ConnectionType::Standard => ConnectionType::Standard,
         },
         carrier: line.as_ref().map(|line| line.carrier().word().to_owned()),
+        carrier_since: story.as_ref().map(|story| Time::from_ms(story.since_ms)),
+        carrier_reason: story
+            .and_then(|story| story.why)
+            .map(|(code, message)| CarrierReason { code: code.to_string(), message }),
         rtt_ms: line.as_ref().map(|line| line.rtt().as_secs_f64() * 1000.0),
         last_seen: last_seen.map(Time::from_ms),
         connected_at: agent.connected_at_ms.filter(|_| line.is_some()).map(Time::from_ms),

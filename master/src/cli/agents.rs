@@ -158,6 +158,7 @@ fn info(agent: &Agent) -> String {
         ("status", word(&agent.status)),
         ("presence", word(&agent.presence)),
         ("carrier", or_dash(agent.carrier.as_ref())),
+        ("carrier since", output::relative(agent.carrier_since.as_ref(), now)),
         ("rtt", agent.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"))),
         ("last seen", output::relative(agent.last_seen.as_ref(), now)),
         ("left because", or_dash(agent.disconnect_reason.as_ref())),
@@ -167,6 +168,9 @@ fn info(agent: &Agent) -> String {
         ("system", plain(&format!("{} {}", or_dash(agent.os.as_ref()), or_dash(agent.arch.as_ref())))),
         ("version", plain(&or_dash(agent.agent_version.as_ref()))),
     ];
+    if let Some(reason) = &agent.carrier_reason {
+        rows.insert(5, ("carrier why", plain(&format!("{} ({})", reason.message, reason.code))));
+    }
     if let Some(stats) = &agent.stats {
         let (used, total) = (stats.memory_used_bytes, stats.memory_total_bytes);
         rows.push(("cpu", format!("{:.0} %", stats.cpu_percent)));

@@ -44,6 +44,8 @@ pub struct Line {
     control: mpsc::Sender<FromMaster>,
     ended: CancellationToken,
     cut: OnceLock<Code>,
+    replaced: CancellationToken,
+    carrier_story: Mutex<CarrierStory>,
     lost_packets: AtomicU64,
     clock: SteadyClock,
     metrics: Arc<Metrics>,
@@ -53,6 +55,14 @@ pub struct Line {
 struct Latest {
     stats: Option<Stats>,
     heartbeat_ms: Option<i64>,
+}
+
+/// Since when an agent is on its carrier, and why, as it says itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CarrierStory {
+    /// The master's time, Unix milliseconds.
+    pub since_ms: i64,
+    pub why: Option<(Code, String)>,
 }
 
 /// What a line is made of.
@@ -82,6 +92,8 @@ impl Line {
             control,
             ended: CancellationToken::new(),
             cut: OnceLock::new(),
+            replaced: CancellationToken::new(),
+            carrier_story: Mutex::new(CarrierStory { since_ms: clock.now_ms(), why: None }),
             lost_packets: AtomicU64::new(0),
             clock,
             metrics,
@@ -128,6 +140,20 @@ impl Line {
         self.hello.carrier
     }
 
+    /// How the agent came to its carrier.
+    pub fn carrier_story(&self) -> CarrierStory {
+        self.carrier_story.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The story goes on from an older line with the same carrier.
+    pub(super) fn continue_story(&self, story: CarrierStory) {
+        *self.carrier_story.lock().unwrap_or_else(PoisonError::into_inner) = story;
+    }
+
+    pub(super) fn tell_why(&self, code: Code, message: &str) {
+        self.carrier_story.lock().unwrap_or_else(PoisonError::into_inner).why = Some((code, message.to_owned()));
+    }
+
     /// The address the agent's packets come from right now.
     pub fn remote_address(&self) -> std::net::SocketAddr {
         self.connection.remote_address()
@@ -172,6 +198,15 @@ impl Line {
     pub(super) fn cut(&self, code: Code) {
         let _ = self.cut.set(code);
         close(&self.connection, code);
+    }
+
+    /// A newer line took its place; what runs on this one may end.
+    pub(super) fn replace(&self) {
+        self.replaced.cancel();
+    }
+
+    pub(super) fn replaced(&self) -> &CancellationToken {
+        &self.replaced
     }
 
     /// Why this end closed the line, if it did.

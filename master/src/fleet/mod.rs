@@ -11,6 +11,7 @@ mod registry;
 mod rotations;
 mod serve;
 mod steady;
+mod succession;
 mod work;
 
 use std::{
@@ -33,7 +34,6 @@ use proto::{
         stream::close,
     },
 };
-use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -45,7 +45,7 @@ use self::{
 };
 pub use self::{
     history::{SAMPLES, Sample},
-    line::Line,
+    line::{CarrierStory, Line},
     registry::LinkState,
     steady::SteadyClock,
     work::{OpenError, StreamGuard, WorkStream},
@@ -169,13 +169,11 @@ impl Fleet {
         self.history.samples(agent)
     }
 
-    /// Closes the agent's line at once and tells whoever watches it why. Also marks an agent that is not connected.
+    /// Closes the agent's lines at once, one that was left behind as well, and tells whoever watches it why. Also marks an agent that is not connected.
     pub fn cut(&self, agent: &AgentId, code: Code) {
-        let line = self.registry.line(agent);
+        let lines = self.registry.all_of(agent);
         self.registry.set_down(agent, code);
-        if let Some(line) = line {
-            line.cut(code);
-        }
+        lines.iter().for_each(|line| line.cut(code));
     }
 
     /// The master's steady time, Unix milliseconds.
@@ -192,12 +190,12 @@ impl Fleet {
             line.tell(FromMaster::Drain { code: Code::SHUTDOWN, grace_ms, retry_after_ms });
         }
         let idle = async {
-            while self.registry.lines().iter().any(|line| line.busy()) {
+            while self.registry.all().iter().any(|line| line.busy()) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         let _ = tokio::time::timeout(grace, idle).await;
-        for line in self.registry.lines() {
+        for line in self.registry.all() {
             line.cut(Code::SHUTDOWN);
         }
         self.tasks.close();
@@ -249,13 +247,19 @@ impl Fleet {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         }));
-        let _counted = self.metrics.agent_connected(line.carrier());
+        let counted = self.metrics.agent_connected(line.carrier());
         self.enter(&line);
         // A suspension that fell between the check at Hello and the entry found no line to cut.
         if let Some(code) = self.objection(&line.agent).await {
             line.cut(code);
         }
-        let code = serve::serve(&self, &line, &connection, control, messages).await;
+        let code = match serve::serve(&self, &line, &connection, &mut control, messages).await {
+            Some(code) => code,
+            None => {
+                drop(counted);
+                serve::wind_down(&line, &connection).await
+            }
+        };
         self.leave(&line, code).await;
     }
 
@@ -290,37 +294,6 @@ impl Fleet {
             Ok(None) => Some(Code::REMOVED),
             Err(_) => Some(Code::BUSY),
         }
-    }
-
-    fn enter(&self, line: &Arc<Line>) {
-        let carrier = line.carrier().word();
-        self.metrics.agent_connect(line.carrier(), None);
-        let detail = json!({
-            "address": line.remote_address().to_string(),
-            "carrier": carrier,
-            "version": line.hello.agent_version,
-            "line_epoch": line.epoch,
-        });
-        tracing::info!(agent = %line.agent, address = %line.remote_address(), epoch = line.epoch.0, "agent online");
-        if let Some(old) = self.registry.insert(line.clone()) {
-            self.events.publish(Draft::new("agent.superseded").agent(&line.agent).reason(Code::SUPERSEDED));
-            old.cut(Code::SUPERSEDED);
-        }
-        self.events.publish(Draft::new("agent.online").agent(&line.agent).detail(detail));
-    }
-
-    async fn leave(&self, line: &Arc<Line>, code: Code) {
-        self.metrics.agent_disconnect(code);
-        if self.registry.remove(&line.agent, line.epoch, code) {
-            tracing::info!(agent = %line.agent, %code, epoch = line.epoch.0, "agent offline");
-            self.events.publish(Draft::new("agent.offline").agent(&line.agent).reason(code));
-            let (agents, reason) = (self.store.agents(), code.to_string());
-            let recorded = agents.disconnected(&line.agent, &reason, self.clock.now_ms());
-            if !matches!(tokio::time::timeout(RECORD_WITHIN, recorded).await, Ok(Ok(_))) {
-                tracing::warn!(agent = %line.agent, "why the agent left could not be recorded");
-            }
-        }
-        line.ended().cancel();
     }
 
     /// The database learns of heartbeats in batches only.

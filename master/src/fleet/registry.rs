@@ -41,6 +41,8 @@ impl LinkState {
 
 struct Slot {
     line: Option<Arc<Line>>,
+    /// The one before it, as long as its streams end there.
+    leaving: Option<Arc<Line>>,
     state: watch::Sender<LinkState>,
 }
 
@@ -53,13 +55,25 @@ pub(super) struct Registry {
 impl Slot {
     fn empty() -> Self {
         let (state, _) = watch::channel(LinkState::Down { since: Instant::now(), code: Code::LINE_LOST });
-        Self { line: None, state }
+        Self { line: None, leaving: None, state }
     }
 }
 
 impl Registry {
     pub(super) fn line(&self, agent: &AgentId) -> Option<Arc<Line>> {
         self.slots.get(agent)?.line.clone()
+    }
+
+    /// The agent's line, and the one it left behind.
+    pub(super) fn all_of(&self, agent: &AgentId) -> Vec<Arc<Line>> {
+        let Some(slot) = self.slots.get(agent) else { return Vec::new() };
+        slot.line.iter().chain(&slot.leaving).cloned().collect()
+    }
+
+    /// Every line, and every one that was left behind.
+    pub(super) fn all(&self) -> Vec<Arc<Line>> {
+        let both = |slot: &Slot| -> Vec<_> { slot.line.iter().chain(&slot.leaving).cloned().collect() };
+        self.slots.iter().flat_map(|slot| both(&slot)).collect()
     }
 
     /// Every live line, in no particular order.
@@ -82,9 +96,17 @@ impl Registry {
         slot.line.replace(line)
     }
 
+    /// Keeps a line that was replaced for as long as it lasts, and hands back one that was kept before.
+    pub(super) fn keep(&self, line: Arc<Line>) -> Option<Arc<Line>> {
+        self.slots.get_mut(&line.agent)?.leaving.replace(line)
+    }
+
     /// Takes a line off, unless a newer one stands in its place: a late end of an old line changes nothing.
     pub(super) fn remove(&self, agent: &AgentId, epoch: LineEpoch, code: Code) -> bool {
         let Some(mut slot) = self.slots.get_mut(agent) else { return false };
+        if slot.leaving.as_ref().is_some_and(|line| line.epoch == epoch) {
+            slot.leaving = None;
+        }
         if slot.line.as_ref().is_none_or(|line| line.epoch != epoch) {
             return false;
         }
@@ -119,7 +141,7 @@ impl Registry {
 
     /// Forgets agents that are neither connected nor watched.
     pub(super) fn forget_unused(&self) {
-        self.slots.retain(|_, slot| slot.line.is_some() || slot.state.receiver_count() > 0);
+        self.slots.retain(|_, slot| slot.line.is_some() || slot.leaving.is_some() || slot.state.receiver_count() > 0);
     }
 }
 

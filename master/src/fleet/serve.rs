@@ -14,7 +14,7 @@ use proto::{
 use serde_json::json;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Fleet, line::Line};
+use super::{Fleet, line::Line, succession};
 use crate::events::Draft;
 
 /// How often silence is looked for. The line is suspect at the first look past its bound.
@@ -24,6 +24,9 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// Control messages an agent may send within a second: what waited through 45 seconds of silence at the shortest interval,
 /// and to spare.
 const MESSAGES_PER_SECOND: u32 = 100;
+/// What runs on a line that was replaced may run for as long as a tunnel lasts by default; shells and transfers go on
+/// elsewhere by themselves.
+const DRAINED_WITHIN: Duration = Duration::from_secs(1_800);
 /// Keep-alives without which a line is suspect, in tenths: 2.4 of them.
 const SUSPECT_TENTHS: u32 = 24;
 
@@ -83,14 +86,14 @@ impl Ears {
     }
 }
 
-/// Serves a line until it ends and says why it ended.
+/// Serves a line until it ends, and says why; or until a newer one took its place.
 pub(super) async fn serve(
     fleet: &Fleet,
     line: &Arc<Line>,
     connection: &quinn::Connection,
-    mut control: FrameStream,
+    control: &mut FrameStream,
     mut outbox: mpsc::Receiver<FromMaster>,
-) -> Code {
+) -> Option<Code> {
     let mut ears = Ears::new(line, fleet.heartbeat_interval);
     let mut manners = Manners::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -98,10 +101,11 @@ pub(super) async fn serve(
         let ended = tokio::select! {
             biased;
             error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| lost_code(&error))),
-            Some(message) = outbox.recv() => tell(&mut control, &message).await,
+            () = line.replaced().cancelled() => return None,
+            Some(message) = outbox.recv() => tell(control, &message).await,
             frame = control.recv.next::<FromAgent>() => match frame {
                 Ok(message) => match manners.broken_by(&message) {
-                    None => hear(fleet, line, &mut control, &mut ears, message).await,
+                    None => hear(fleet, line, control, &mut ears, message).await,
                     broken => broken,
                 },
                 Err(error) => Some(frame_code(&error)),
@@ -113,7 +117,25 @@ pub(super) async fn serve(
             // A line that this end cut may be noticed by its control stream first.
             let code = line.cut_code().unwrap_or(code);
             close(connection, code);
-            return code;
+            return Some(code);
+        }
+    }
+}
+
+/// Holds a line that was replaced for as long as something runs on it. The agent sends no more heartbeats there; QUIC's own
+/// silence tells when it is dead.
+pub(super) async fn wind_down(line: &Line, connection: &quinn::Connection) -> Code {
+    let start = Instant::now();
+    // Whoever found the line before it was replaced has opened its stream by the first look.
+    let mut look = tokio::time::interval_at(start + LOOK_EVERY, LOOK_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            error = connection.closed() => return line.cut_code().unwrap_or_else(|| lost_code(&error)),
+            now = look.tick() => if !line.busy() || now >= start + DRAINED_WITHIN {
+                close(connection, Code::SUPERSEDED);
+                return Code::SUPERSEDED;
+            }
         }
     }
 }
@@ -180,6 +202,7 @@ fn record_history(fleet: &Fleet, line: &Line, attempts: &[Attempt]) {
     if attempts.is_empty() {
         return;
     }
+    succession::learn_why(fleet, line, attempts);
     let now_ms = fleet.clock.now_ms();
     let attempts: Vec<_> = attempts
         .iter()

@@ -9,6 +9,7 @@ mod bad_link;
 mod browser;
 mod browser_journey;
 mod browser_people;
+mod carriers;
 mod chaos;
 mod clocks;
 mod crash;

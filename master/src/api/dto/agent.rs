@@ -46,6 +46,10 @@ pub struct Agent {
     pub connection_type: ConnectionType,
     /// `udp` or `wss` while online.
     pub carrier: Option<String>,
+    /// Since when it is on that carrier, through lines that came and went on it.
+    pub carrier_since: Option<Time>,
+    /// Why it changed to that carrier, where it did.
+    pub carrier_reason: Option<CarrierReason>,
     /// Round trip of the line, milliseconds, while online.
     pub rtt_ms: Option<f64>,
     pub last_seen: Option<Time>,
@@ -64,6 +68,14 @@ pub struct Agent {
     /// The effective policy as the agent told it: TOML.
     pub policy: Option<String>,
     pub created_at: Time,
+}
+
+/// What the agent says about its carrier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CarrierReason {
+    /// `carrier_silent`: UDP does not get through. `carrier_broken`: it loses too much. `carrier_back`: it gets through again.
+    pub code: String,
+    pub message: String,
 }
 
 /// The last sample the agent sent with a heartbeat.

@@ -75,6 +75,12 @@ function Facts({ agent, row }: { agent: Agent; row: Row | undefined }) {
         <Fact name="System">{[agent.os, agent.arch].filter(Boolean).join(", ")}</Fact>
         <Fact name="Agent version">{agent.agent_version}</Fact>
         <Fact name="Line">{online ? `Tunnel active, ${agent.carrier ?? "?"}, ${rtt(row?.rtt_ms ?? agent.rtt_ms)}` : "not connected"}</Fact>
+        {online && agent.carrier_since && (
+          <Fact name={`On ${agent.carrier} since`}>
+            <Moment time={agent.carrier_since} />
+            {agent.carrier_reason ? `: ${agent.carrier_reason.message}` : ""}
+          </Fact>
+        )}
         {!online && agent.disconnect_reason && <Fact name="Left because">{words(agent.disconnect_reason)}</Fact>}
         <Fact name="Connected since">{online ? <Moment time={agent.connected_at} /> : "–"}</Fact>
         <Fact name="Last seen">

@@ -14,6 +14,7 @@ const TONES: Record<string, Tone> = {
   "agent.online": "good",
   "agent.offline": "bad",
   "agent.suspect": "warn",
+  "agent.carrier": "warn",
   "agent.refused": "bad",
   "agent.suspended": "bad",
   "tunnel.active": "good",
