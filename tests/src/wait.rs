@@ -19,6 +19,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
             return found;
         }
         assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        // Between two looks; the deadline above bounds them.
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -78,6 +78,7 @@ fn events(name: &str) -> Answer {
     let frames = stream::unfold(0_u64, move |count| {
         let text = format!("data: {name} {count}\n\n");
         async move {
+            // The beat of the site, not a wait for anything.
             tokio::time::sleep(TICK).await;
             Some((Ok(Frame::data(Bytes::from(text))), count + 1))
         }

@@ -242,6 +242,7 @@ pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
             return seen;
         }
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        // Between two looks; the deadline above bounds them.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
