@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -18,8 +18,10 @@ use super::{
 use crate::wait::{eventually, until};
 
 const SOON: Duration = Duration::from_secs(5);
-/// In which an agent that can be reached is back, whatever it was doing, and one that cannot is noticed.
+/// In which an agent that can be reached is back, whatever it was doing.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// In which one that cannot be reached is called offline: 45 s of silence (docs/PROTOCOL.md), and some.
+const MISSED_WITHIN: Duration = Duration::from_secs(55);
 
 /// What holds at any time, whatever is under way.
 pub(super) async fn after_each(world: &mut World, model: &Model) {
@@ -34,7 +36,28 @@ pub(super) async fn after_each(world: &mut World, model: &Model) {
     world.master.sockets_equal_rows().await;
     tunnels_are_those_of_the_model(world, model).await;
     effects_are_on_the_trail(world).await;
+    nobody_is_online_who_is_gone(world, model).await;
     assert!(lines(world).await <= AGENTS, "more lines than agents");
+}
+
+async fn nobody_is_online_who_is_gone(world: &mut World, model: &Model) {
+    let online = online(world).await;
+    for agent in 0..AGENTS {
+        let since = &mut world.gone_since[agent];
+        if model.reachable(agent) {
+            *since = None;
+            continue;
+        }
+        let gone = since.get_or_insert_with(Instant::now).elapsed();
+        let overdue = model.machines[agent].suspended || gone > MISSED_WITHIN;
+        assert!(!(overdue && online.contains(&name(agent))), "{} is online, and gone for {gone:?}", name(agent));
+    }
+}
+
+async fn online(world: &World) -> BTreeSet<String> {
+    let page = world.master.api().get("/agents?limit=100&presence=online").await;
+    let ids = page["items"].as_array().expect("items").iter().filter_map(|agent| agent["id"].as_str());
+    ids.map(str::to_owned).collect()
 }
 
 fn nothing_ran_twice(world: &World) {
@@ -104,16 +127,11 @@ async fn lines(world: &World) -> usize {
     of_lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
 }
 
-/// Waits until who is online and which tunnels are active is as the model says. A line that died is counted for longer than
-/// its agent is called online.
+/// Waits until whoever can be reached is online, and their tunnels are active.
 pub(super) async fn settled(world: &mut World, model: &Model) {
-    let online: BTreeSet<_> = (0..AGENTS).filter(|agent| model.reachable(*agent)).map(name).collect();
-    eventually(SETTLED_WITHIN, &format!("online are {online:?}"), || async {
-        let agents = world.master.api().get("/agents?limit=100").await;
-        let agents = agents["items"].as_array()?;
-        let seen = agents.iter().filter(|agent| agent["presence"] == "online").filter_map(|agent| agent["id"].as_str());
-        let seen: BTreeSet<_> = seen.map(str::to_owned).collect();
-        (seen == online).then_some(())
+    let wanted: BTreeSet<_> = (0..AGENTS).filter(|agent| model.reachable(*agent)).map(name).collect();
+    eventually(SETTLED_WITHIN, &format!("online are {wanted:?}"), || async {
+        online(world).await.is_superset(&wanted).then_some(())
     })
     .await;
     let ready: Vec<_> = model.tunnels.keys().filter(|slot| model.reachable(slot.agent)).collect();
@@ -130,7 +148,8 @@ pub(super) async fn at_end(world: &mut World, model: &Model) {
     world.runs.finish().await;
     world.files.finish_all().await;
     after_each(world, model).await;
-    assert_eq!(lines(world).await, AGENTS, "one line for each agent");
+    eventually(MISSED_WITHIN, "one line for each agent", || async { (lines(world).await == AGENTS).then_some(()) })
+        .await;
     let folder = world.folder.path().to_owned();
     until(SOON, "no program of the run is left", || leaks::left_running(&folder).is_empty()).await;
     let before = std::mem::take(&mut world.baseline.0);

@@ -1,7 +1,7 @@
 //! The fleet that it happens to: a master, agents behind links, echoes as targets, and a record of what was asked and
 //! answered. Does steps; judges only what a step's own answer must be.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
 use reqwest::Method;
 use serde_json::json;
@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) files: Files,
     pub(super) done: Done,
     pub(super) baseline: Baseline,
+    /// Since when each agent could not be reached.
+    pub(super) gone_since: [Option<Instant>; AGENTS],
     /// What programs and copies leave on the agents' machines, which are this one.
     pub(super) folder: TempDir,
     _echoes: Vec<AbortOnDropHandle<()>>,
@@ -84,6 +86,7 @@ impl World {
             targets: [first.0, second.0],
             done: Done::default(),
             baseline: Baseline::default(),
+            gone_since: [None; AGENTS],
             folder,
             _echoes: vec![first.1, second.1],
         };
