@@ -173,6 +173,36 @@ async fn a_proxy_that_leads_elsewhere_gets_no_secret() {
     assert!(!text.contains("landline_auth_failures_total{kind=\"enrol\"}"), "no request reached it: {text}");
 }
 
+/// The rules of who may have a line are asked inside a WebSocket as they are over UDP (SECURITY R5, R8).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_and_a_suspended_agent_get_no_line_inside_a_websocket() {
+    let master = Master::start().await;
+    let mut first = prepared(&master, "twin", "wss").await;
+    first.start();
+    online_over(&master, "twin", "wss").await;
+    let since = master.api().agent("twin").await["connected_at"].clone();
+    let mut second = prepared(&master, "other", "wss").await;
+    let state = |agent: &Agent| agent.folder.path().join("state");
+    let copied = Command::new("cp").arg("-a").arg(state(&first)).arg(state(&second)).status().unwrap();
+    assert!(copied.success());
+    second.set("LANDLINE_JOIN_TOKEN", "");
+    second.start();
+    eventually(SOON, "the clone is told so", || async { second.log().contains("clone").then_some(()) }).await;
+    assert_eq!(master.api().agent("twin").await["connected_at"], since, "the first keeps its line");
+    second.kill();
+
+    let change = Some(serde_json::json!({ "status": "suspended" }));
+    assert!(master.api().call(Method::PATCH, "/agents/twin", change).await.0.is_success());
+    master.api().presence("twin", "offline", Duration::from_secs(2)).await;
+    first.kill();
+    first.start();
+    eventually(SOON, "a suspended agent is refused", || async {
+        (first.log().matches("suspended").count() > 1).then_some(())
+    })
+    .await;
+    assert_eq!(master.api().agent("twin").await["presence"], "offline");
+}
+
 /// What strangers hold: four places of one address, for ten seconds at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_hold_four_places_and_a_browser_none() {
