@@ -5,6 +5,9 @@ const THREAD = "CrRendererMain";
 /// A task of more than this is felt, ms.
 const LONG = 200;
 
+/// A trace that says nothing of the page: Chromium's matter, not the page's.
+export class Untold extends Error {}
+
 /// Begins; what it gives ends it and tells of the longest task by the clock (`wall`, with the `cpu` of the same task), of the
 /// one that computed most, of how many were long, and of how busy the thread was. Milliseconds, but for `load` (percent).
 export async function watchTasks(page) {
@@ -32,9 +35,9 @@ function told(events, lasted) {
     .filter((event) => event.name.endsWith("RunTask") && event.dur && threads.has(of(event)))
     // Of a task that has no processor time in the trace it is not known that it waited for anybody.
     .map(({ dur, tdur }) => ({ wall: dur / 1_000, cpu: (tdur ?? dur) / 1_000, told: tdur !== undefined }));
-  if (tasks.length === 0) throw new Error(`Chromium told of no task: ${events.length} events, ${threads.size} main threads`);
+  if (tasks.length === 0) throw new Untold(`Chromium told of no task: ${events.length} events, ${threads.size} main threads`);
   const untold = tasks.filter(({ told }) => !told).length;
-  if (untold > tasks.length / 10) throw new Error(`Chromium told no processor time of ${untold} of ${tasks.length} tasks`);
+  if (untold > tasks.length / 10) throw new Untold(`Chromium told no processor time of ${untold} of ${tasks.length} tasks`);
   const most = (key) => tasks.reduce((worst, task) => (task[key] > worst[key] ? task : worst), { wall: 0, cpu: 0 });
   const sum = tasks.reduce((total, { cpu }) => total + cpu, 0);
   return {
