@@ -188,6 +188,7 @@ impl ServerCertVerifier for PinnedMaster {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
 /// Takes any server for what it is: nobody that is trusted with anything.
 #[derive(Debug)]
 pub(crate) struct Nobody;

@@ -145,3 +145,18 @@ fn configuration(folder: &Path, servers: &str) -> String {
          }}\n"
     )
 }
+
+/// A port that says everything back.
+pub fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut reader = socket.try_clone().expect("a second handle");
+                let _ = std::io::copy(&mut reader, &mut socket);
+            });
+        }
+    });
+    port
+}

@@ -129,7 +129,7 @@ fn read(reader: &mut Reader) -> Config {
 }
 
 /// One core is left to the kernel's part of the network: on two cores one thread carried more than two, since two wake each
-/// other for every packet (docs/PERFORMANCE.md).
+/// other for every packet (ADR 13).
 fn worker_threads(reader: &mut Reader) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let configured = reader.integer("worker_threads", 1..=WORKER_THREADS_MAX);

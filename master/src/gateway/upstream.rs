@@ -166,8 +166,8 @@ impl Connector {
         };
         let found = tls::fingerprint(stream.get_ref().1)
             .ok_or_else(|| ConnectError::Tls(io::Error::other("the target showed no certificate")))?;
-        let Tunnel { agent_id: agent, target, .. } = Tunnel::clone(&row);
-        self.pins.check(&Pinned { agent, host: target.host, port: target.port }, found).await?;
+        let (agent, host) = (row.agent_id.clone(), row.target.host.clone());
+        self.pins.check(&Pinned { agent, host, port: row.target.port }, found).await?;
         Ok(Wire::Tls(Box::new(TokioIo::new(stream))))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use landline_tests::{
     copying::{content_file, cp, hash_of, parts_in},
     link::{Blocked, Link, Loss, Shape},
     master::Master,
+    peers::echo,
     terminal::{Terminal, open},
     wait::{eventually, until},
 };
@@ -22,21 +23,6 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(20);
 /// The first try of UDP fails at once, the second comes a minute later.
 const BACK_WITHIN: Duration = Duration::from_secs(70);
-
-/// Says everything back.
-fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut socket in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut reader = socket.try_clone().unwrap();
-                let _ = std::io::copy(&mut reader, &mut socket);
-            });
-        }
-    });
-    port
-}
 
 fn says(socket: &mut TcpStream, text: &str) -> std::io::Result<String> {
     socket.set_read_timeout(Some(SOON))?;

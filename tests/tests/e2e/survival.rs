@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
@@ -12,27 +12,13 @@ use landline_tests::{
     cli::{Cli, landline, output},
     link::Shape,
     master::Master,
+    peers::echo,
     wait::{eventually, until},
 };
 use reqwest::Method;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// Says everything back.
-fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut socket in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut reader = socket.try_clone().unwrap();
-                let _ = std::io::copy(&mut reader, &mut socket);
-            });
-        }
-    });
-    port
-}
 
 /// `landline forward` to a port behind the agent, and where it listens.
 async fn forward(master: &Master, agent: &str, port: u16) -> (Cli, String) {
