@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO_DIR ?= target/demo
 BIN = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: demo demo-down dashboard test soak chaos check bench audit fuzz rust
+.PHONY: demo demo-down dashboard test soak chaos compat check bench audit fuzz rust
 
 ## demo: a master, three agents and an HTTPS site behind each, in the foreground; Ctrl-C ends it
 demo: rust
@@ -41,6 +41,12 @@ chaos: rust
 	$(CARGO) build --workspace --bins
 	LANDLINE_CHAOS_SEED=$(SEED) LANDLINE_CHAOS_SECONDS=$(SECONDS_TO_RUN) $(CARGO) test -p landline-tests --test e2e -- \
 		--ignored --exact --nocapture chaos::a_fleet_comes_through_any_seed
+
+## compat: an agent of RELEASE (a tag or a commit) with this tree's master, and the other way round
+compat: rust
+	@[ -n "$(RELEASE)" ] || { echo "usage: make compat RELEASE=v0.1.0" >&2; exit 2; }
+	deploy/dev/install-test-tools
+	deploy/dev/run-compat $(RELEASE)
 
 ## check: what needs no other programs: format, lints, unit tests
 check: rust

@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use proto::id::RequestId;
+use proto::{failpoint, id::RequestId};
 
 use crate::platform::ProcessMark;
 
@@ -115,14 +115,22 @@ impl Journal {
     }
 
     fn append(&self, id: RequestId, entry: Entry) -> Result<(), JournalError> {
+        let operation = match &entry {
+            Entry { ended: true, .. } => "journal.ended",
+            Entry { process: Some(_), .. } => "journal.started",
+            Entry { process: None, .. } => "journal.begun",
+        };
         let mut inner = self.lock();
+        failpoint::at(operation, "before_write");
         let line = format!("{}{}", if inner.torn { "\n" } else { "" }, line(id, &entry));
         // A full disk takes half a line and then fails.
         inner.torn = true;
         inner.file.write_all(line.as_bytes())?;
+        failpoint::at(operation, "before_sync");
         if !entry.ended {
             inner.file.sync_data()?;
         }
+        failpoint::at(operation, "written");
         inner.torn = false;
         inner.grown += line.len() as u64;
         inner.entries.insert(id, entry);

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proto::failpoint;
 use ring::rand::{SecureRandom, SystemRandom};
 
 const DIR_MODE: u32 = 0o700;
@@ -70,15 +71,21 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     temporary_name.push(name);
     temporary_name.push(format!(".{}", hex::encode(random(8)?)));
     let temporary = dir.join(temporary_name);
-    let written = write_new(&temporary, bytes)
-        .map_err(failed("write", &temporary))
-        .and_then(|()| fs::rename(&temporary, path).map_err(failed("replace", path)));
+    let operation = name.to_string_lossy();
+    failpoint::at(&operation, "before_write");
+    let written = write_new(&temporary, bytes).map_err(failed("write", &temporary)).and_then(|()| {
+        failpoint::at(&operation, "before_rename");
+        fs::rename(&temporary, path).map_err(failed("replace", path))
+    });
     if written.is_err() {
         // What could not be written is of no use to anybody; the first error is the one to tell.
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+    failpoint::at(&operation, "renamed");
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))?;
+    failpoint::at(&operation, "written");
+    Ok(())
 }
 
 /// The file's random bytes, made on first use. A file of another length is refused, not replaced: it is not ours.

@@ -9,6 +9,7 @@ pub mod command;
 pub mod control;
 pub mod enrol;
 pub mod exec;
+pub mod failpoint;
 pub mod file;
 pub mod freshness;
 pub mod id;

@@ -19,6 +19,7 @@ const BLOCKING_THREADS_KEPT: Duration = Duration::from_secs(1);
 const BLOCKING_THREADS_MAX: usize = 64;
 
 pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
+    proto::failpoint::from_environment();
     log_to_stderr(&config)?;
     let runtime = runtime(&config)?;
     let result = runtime.block_on(async {

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proto::failpoint;
+
 use super::line::{Head, Kind, Line};
 
 /// Files of one chain. The bound of a chain is shared out among them.
@@ -80,11 +82,13 @@ impl Chain {
             self.rotate()?;
         }
         self.look_after()?;
+        failpoint::here("log.before_write");
         if let Err(error) = self.segment.file.write_all(text.as_bytes()) {
             // A full disk takes half a line and then fails; what it took goes again.
             let _ = self.segment.file.set_len(self.segment.size);
             return Err(error);
         }
+        failpoint::here("log.written");
         self.segment.size += text.len() as u64;
         self.head = line.head();
         Ok(())

@@ -92,6 +92,7 @@ impl Serve {
             Err(code) => return Ok(code),
         };
         log::start(&config.log)?;
+        proto::failpoint::from_environment();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.worker_threads(config.worker_threads).enable_all().build()?.block_on(serve(config))
     }

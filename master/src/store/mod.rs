@@ -33,6 +33,7 @@ mod words;
 use std::{sync::Arc, time::Duration};
 
 use prometheus::HistogramTimer;
+use proto::failpoint;
 use sqlx::{
     Any, AnyConnection, AnyPool, Transaction,
     any::{AnyQueryResult, AnyRow},
@@ -168,7 +169,7 @@ impl Store {
             Engine::Postgres => "BEGIN",
         };
         let transaction = bounded(deadline, pool.begin_with(statement)).await?;
-        Ok(Write { transaction, deadline, _timer: timer })
+        Ok(Write { transaction, operation, deadline, _timer: timer })
     }
 
     async fn read(&self, operation: &'static str) -> Result<Read, StoreError> {
@@ -186,6 +187,7 @@ impl Store {
 /// One write transaction. Dropped uncommitted, it is rolled back.
 struct Write {
     transaction: Transaction<'static, Any>,
+    operation: &'static str,
     deadline: Instant,
     _timer: HistogramTimer,
 }
@@ -206,7 +208,10 @@ impl Write {
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        bounded(self.deadline, self.transaction.commit()).await
+        failpoint::at(self.operation, "before_commit");
+        bounded(self.deadline, self.transaction.commit()).await?;
+        failpoint::at(self.operation, "after_commit");
+        Ok(())
     }
 
     /// Writes the audit row last, so that its lock is always the last one taken, and commits both as one.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::code::Code;
+use proto::{code::Code, failpoint};
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -260,7 +260,9 @@ impl Actor {
         // Closing waits for no database: with the one away, connections still end at once.
         let close = async {
             if let Some(listener) = closing {
+                failpoint::here("tunnel.before_close");
                 listener.close().await;
+                failpoint::here("tunnel.closed");
             }
         };
         let ((), saved) = tokio::join!(close, self.save());

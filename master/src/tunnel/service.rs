@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use futures_util::FutureExt as _;
 use proto::{
     code::Code,
+    failpoint,
     id::{AgentId, TunnelId},
     net::relay::Meter,
     open::Target,
@@ -222,6 +223,7 @@ impl Tunnels {
         let by = new.by.clone();
         let mut row = self.row(new, clock.start_ms());
         let bound = self.bind(&row)?;
+        failpoint::here("tunnel.bound");
         (row.listen, row.port) = (bound.listen.clone(), bound.port);
         match self.parts.store.tunnels().insert(&row, &row::opened(&row, &by)).await {
             Ok(()) => {}
@@ -230,6 +232,7 @@ impl Tunnels {
         }
         let id = row.id;
         self.run(row, bound, link, clock);
+        failpoint::here("tunnel.listening");
         Ok(Created { id, fresh: true })
     }
 

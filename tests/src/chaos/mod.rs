@@ -8,6 +8,7 @@ mod checks;
 mod files;
 mod leaks;
 mod model;
+mod places;
 mod runs;
 mod script;
 mod tunnels;
@@ -15,7 +16,11 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-pub use self::{model::Step, script::steps};
+pub use self::{
+    model::Step,
+    places::{Place, killed_at_each},
+    script::steps,
+};
 use self::{script::Script, world::World};
 
 /// What was done so far; told again, with the way to have it again, when a check fails.

@@ -21,6 +21,7 @@ use std::{
 use proto::{
     code::Code,
     exec::{ExecAttach, ExecSpec, FromExec, Program},
+    failpoint,
     id::RequestId,
     net::stream::FrameStream,
 };
@@ -208,8 +209,10 @@ impl Execs {
             let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
             (Code::INTERNAL, message.to_owned())
         })?;
+        failpoint::here("exec.before_launch");
         let run = self.launch(spec, &begun).map_err(|error| (Code::SPAWN_FAILED, error.to_string()))?;
         let pid = run.pid();
+        failpoint::here("exec.launched");
         if let Err(error) = begun.started(pid).await {
             tracing::error!(%id, error = &error as &dyn std::error::Error, "the journal did not take a process group");
         }
@@ -220,6 +223,7 @@ impl Execs {
 
     async fn keep(self, (held, logged): (Held, Running), session: Arc<Session>, run: Run, bounds: Bounds) {
         supervise::supervise(run, &session, bounds, &self.shutdown, || self.reclaim()).await;
+        failpoint::here("exec.before_ended");
         drop(held);
         if let Some((result, detail)) = session.look(|state| state.outcome.as_ref().map(logbook::outcome)) {
             logged.ended(result, detail);

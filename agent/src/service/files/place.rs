@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::{code::Code, id::RequestId};
+use proto::{code::Code, failpoint, id::RequestId};
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Uid, openat, statat, unlinkat},
     io::Errno,
@@ -219,10 +219,15 @@ impl Temp {
         }
         let mode = mode.unwrap_or_else(|| old.map_or(0o644, |old| old.st_mode)) & MODE_BITS;
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode as RawMode))?;
+        failpoint::here("file.before_sync");
         rustix::fs::fsync(&self.file)?;
+        failpoint::here("file.before_rename");
         rename(&self.place.dir, &self.name, &self.place.dir, self.place.name(), replace)?;
         self.kept = true;
-        sync_dir(&self.place.dir)
+        failpoint::here("file.renamed");
+        sync_dir(&self.place.dir)?;
+        failpoint::here("file.in_place");
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use std::{
 use proto::{
     code::Code,
     exec::Program,
+    failpoint,
     id::{RequestId, ShellId},
     net::stream::FrameStream,
     shell::{ShellAttach, ShellSpec},
@@ -190,8 +191,10 @@ impl Shells {
             let message = "the agent's journal cannot be written, so nothing was started; is its disk full?";
             (Code::INTERNAL, message.to_owned())
         })?;
+        failpoint::here("shell.before_launch");
         let terminal = self.launch(id, spec).map_err(|error| (Code::SPAWN_FAILED, error.to_string()))?;
         let pid = terminal.leader.unsigned_abs();
+        failpoint::here("shell.launched");
         if let Err(error) = begun.started(pid).await {
             tracing::error!(%id, error = &error as &dyn std::error::Error, "the journal did not take a process group");
         }
@@ -203,6 +206,7 @@ impl Shells {
 
     async fn keep(self, (held, logged): (Held, Running), session: Arc<Session>, terminal: Terminal, limits: Limits) {
         let end = keeper::keep(session.clone(), terminal, limits, self.shutdown.clone()).await;
+        failpoint::here("shell.before_ended");
         drop(held);
         logged.ended(logbook::end(&end), "");
         tokio::select! {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     exec::ExecSpec,
+    failpoint,
     id::{AgentId, ExecId, RequestId},
     open::Operation,
 };
@@ -58,8 +59,11 @@ impl Execs {
     ) -> Result<ExecRun, ExecError> {
         self.store.sessions().begin(&about.row(), &entry).await?;
         let started = async {
+            failpoint::here("exec.before_sent");
             let mut work = line.open_as(RequestId(about.id.0), operation).await?;
+            failpoint::here("exec.sent");
             work.opened(STARTED_WITHIN).await?;
+            failpoint::here("exec.opened");
             Ok(work)
         };
         match started.await {

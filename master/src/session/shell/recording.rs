@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::{id::ShellId, limits::SHELL_RING, ring::Ring, shell::Size};
+use proto::{failpoint, id::ShellId, limits::SHELL_RING, ring::Ring, shell::Size};
 
 use crate::session::cast::{self, Cast};
 
@@ -75,6 +75,7 @@ impl Recording {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        failpoint::here("recording.created");
         let header = cast::header(size, started_ms / 1000, term, title);
         if let Err(error) = file.write_all(header.as_bytes()).and_then(|()| file.sync_all()) {
             let _ = fs::remove_file(path);
@@ -140,7 +141,10 @@ impl Recording {
     /// The end of it: what was held back, and all of it on the disk. Blocks on the disk.
     pub(super) fn finish(mut self, now_ms: i64) -> io::Result<()> {
         self.rest(now_ms)?;
-        self.file.sync_all()
+        failpoint::here("recording.before_end");
+        self.file.sync_all()?;
+        failpoint::here("recording.after_end");
+        Ok(())
     }
 
     /// Output that the line will bring again is not held twice.
@@ -156,6 +160,7 @@ impl Recording {
     fn write(&mut self, event: Cast, now_ms: i64) -> io::Result<()> {
         let seconds = now_ms.saturating_sub(self.started_ms).max(0) as f64 / 1000.0;
         let text = cast::event(seconds, &event);
+        failpoint::here("recording.before_event");
         if let Err(error) = self.file.write_all(text.as_bytes()) {
             // Half an event would spoil what comes behind it.
             let _ = self.file.set_len(self.length);
