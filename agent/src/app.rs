@@ -84,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
     let context = Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown));
+    let surroundings = AbortOnDropHandle::new(tokio::spawn(link::surroundings::watch(context.clone())));
     logbook.note(Kind::Acts, Entry::new("agent.start").target(env!("CARGO_PKG_VERSION")).detail(policy.origin()));
     keep(&context, &shutdown).await;
     let finished = async { tokio::join!(execs.finished(), shells.finished()) };
@@ -91,7 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
         tracing::warn!("not everything that ran could be ended; the next start will look again");
     }
     logbook.note(Kind::Acts, Entry::new("agent.stop"));
-    drop((answering, watching, cleaning, noting, context, logbook, execs, shells));
+    drop((answering, watching, surroundings, cleaning, noting, context, logbook, execs, shells));
     if tokio::time::timeout(FINISH_WITHIN, &mut writing).await.is_err() {
         tracing::warn!("the end of the agent's own log may not be on the disk");
     }

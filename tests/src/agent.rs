@@ -9,6 +9,7 @@ use crate::{
     binary,
     confined::{self, Prefix},
     process::Process,
+    tools::faketime,
 };
 
 /// Everything an owner may allow; what the tests of features run under.
@@ -58,6 +59,25 @@ impl Agent {
     /// Sends the agent's line through a link instead of straight to the master.
     pub fn through(&mut self, link: &crate::link::Link) {
         self.set("MASTER_URL", &link.address.to_string());
+    }
+
+    /// Lets [`set_clock`](Self::set_clock) move the wall clock of the starts to come, while they run.
+    pub fn adjustable_clock(&mut self) {
+        self.set_clock(0);
+        let (library, file) = (faketime(), self.clock_file().display().to_string());
+        self.set("LD_PRELOAD", &library);
+        self.set("FAKETIME_TIMESTAMP_FILE", &file);
+        self.set("FAKETIME_CACHE_DURATION", "1");
+        self.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
+
+    /// So many hours ahead of this machine's, within a second.
+    pub fn set_clock(&self, hours: i32) {
+        std::fs::write(self.clock_file(), format!("{hours:+}h\n")).expect("its clock can be set");
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.folder.path().join("clock")
     }
 
     pub fn start(&mut self) {

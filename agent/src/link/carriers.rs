@@ -125,6 +125,12 @@ impl Course {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// What is known of the network is of another one: looks anew from `now` on.
+    pub fn in_another_network(&mut self, now: Duration) {
+        (self.next, self.failures) = (now, 0);
+        self.seen.clear();
+    }
+
     /// Percent lost within the window, where that is too much.
     fn lost(&mut self, now: Duration, packets: Packets) -> Option<u64> {
         self.seen.push_back((now, packets));

@@ -2,7 +2,7 @@
 //! line's or the enrolment's to do.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     carriers::{self, Course, Memory, Try, Udp},
     chain,
+    surroundings::Way,
     websocket::{self, WebSocketError},
 };
 use crate::config::{address::MasterAddress, carrier::Wanted, proxy::Proxy};
@@ -33,6 +34,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const ADDRESSES_MAX: usize = 6;
 /// Before UDP is tried again within an attempt: some failures are immediate.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Stands for a master that was never found: an address of nobody's (RFC 5737), which only the default route leads to.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 /// Neither carrier connected by then: back off and begin anew.
 const BOTH_WITHIN: Duration = Duration::from_secs(20);
 
@@ -74,11 +77,28 @@ pub struct Roads {
     dialer: Dialer,
     proxy: Option<Proxy>,
     memory: Mutex<Memory>,
+    /// Where the master was last.
+    last: Mutex<SocketAddr>,
 }
 
 impl Roads {
     pub fn new(wanted: Wanted, tuning: Tuning, proxy: Option<Proxy>) -> Self {
-        Self { wanted, dialer: Dialer { tuning }, proxy, memory: Mutex::default() }
+        Self { wanted, dialer: Dialer { tuning }, proxy, memory: Mutex::default(), last: Mutex::new(NOBODY) }
+    }
+
+    /// A line came up to this address of the master, or of the proxy before it.
+    pub(super) fn reached(&self, address: SocketAddr) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// This machine's way towards where the master was last.
+    pub(super) fn way(&self) -> Way {
+        Way::to(*self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was learnt of the network is of no use in another one.
+    pub(super) fn forget_network(&self) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Memory::default();
     }
 
     /// What dials over UDP.

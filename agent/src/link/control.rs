@@ -8,13 +8,13 @@ use proto::{
     control::{FromAgent, FromMaster, Heartbeat},
     limits::{HEARTBEATS_MISSED_MAX, SILENT_KEEP_ALIVES},
     net::{
-        carrier::Carrier,
+        carrier::{Carrier, Dialed},
         heard::Heard,
         stream::{self, FrameStream},
     },
 };
 use tokio::{
-    task::JoinSet,
+    sync::watch,
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -23,12 +23,12 @@ use super::{
     Context,
     backoff::Failure,
     chain,
-    enrol::{EnrolError, Purpose, enrol},
     greet::Up,
     line::{CLOSE_WITHIN, Ended, sent_away},
     mover::{Moved, Mover},
-    renewal::Renewal,
+    renewing::Renewing,
 };
+use crate::logbook::{Entry, Kind};
 
 /// Time for one message of ours to leave. The control stream is never full unless the master stopped reading.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
@@ -37,8 +37,6 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
 const LOOK_FOR_SILENCE: Duration = Duration::from_secs(1);
 /// The master's time is stored this often; each time costs a write to the disk.
 const STORE_TIME_EVERY: Duration = Duration::from_secs(3600);
-/// A renewal that failed is tried again after this long: days are left when it is first due.
-const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// How a line was left.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ pub(super) enum Left {
 pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &CancellationToken) -> Left {
     let mover = Mover::new(context, &up, shutdown);
     let Up { dialed, control, welcome } = up;
-    let connection = &dialed.connection;
+    let connection = dialed.connection.clone();
     let serving_streams = context.dispatch.clone().serve(connection.clone(), dialed.carrier);
     let streams = AbortOnDropHandle::new(tokio::spawn(serving_streams));
     let mut heartbeat = interval(Duration::from_millis(welcome.heartbeat_interval_ms.into()));
@@ -60,9 +58,8 @@ pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &Cancellatio
     let deaf_after = heartbeat.period() * (HEARTBEATS_MISSED_MAX + 1);
     let mut serving = Serving {
         context: context.clone(),
-        connection: connection.clone(),
         control,
-        heard: Heard::new(connection),
+        heard: Heard::new(&connection),
         renewal: Renewing::new(context),
         drain: None,
         seq: 0,
@@ -70,12 +67,16 @@ pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &Cancellatio
         answered: Instant::now(),
         deaf_after,
         mover,
+        surroundings: context.surroundings.subscribe(),
+        dialed,
+        connection,
     };
     let left = serving.run(heartbeat, shutdown).await;
+    let Serving { dialed, control, .. } = serving;
     match &left {
-        Left::Moved(_) => context.behind.keep(dialed, serving.control, streams),
+        Left::Moved(_) => context.behind.keep(dialed, control, streams),
         Left::Ended(ended) => {
-            stream::close(connection, ended.code);
+            stream::close(&dialed.connection, ended.code);
             sent_away(context, ended);
             if ended.code == Code::SILENT && dialed.carrier == Carrier::Udp {
                 context.roads.udp_fell_silent();
@@ -89,6 +90,7 @@ pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &Cancellatio
 
 struct Serving {
     context: Arc<Context>,
+    dialed: Dialed,
     connection: quinn::Connection,
     control: FrameStream,
     heard: Heard,
@@ -100,6 +102,7 @@ struct Serving {
     answered: Instant,
     deaf_after: Duration,
     mover: Mover,
+    surroundings: watch::Receiver<String>,
 }
 
 /// The master asked us to leave.
@@ -126,12 +129,10 @@ impl Serving {
                     Ok(message) => self.on_message(message),
                     Err(error) => Err(self.lost(error.code(), &error)),
                 },
+                Ok(()) = self.surroundings.changed() => self.move_over().await,
                 _ = heartbeat.tick() => self.beat().await,
                 _ = look.tick() => self.look(),
-                Some(renewed) = self.renewal.running.join_next(), if !self.renewal.running.is_empty() => {
-                    self.renewal.ended(renewed);
-                    Ok(())
-                }
+                () = self.renewal.step() => Ok(()),
             };
             if let Err(ended) = step {
                 return Left::Ended(self.after_drain(ended));
@@ -177,6 +178,21 @@ impl Serving {
         let stats = self.context.sampler.sample().await;
         let rtt_us = u32::try_from(self.connection.rtt().as_micros()).unwrap_or(u32::MAX);
         self.send(&FromAgent::Heartbeat(Heartbeat { seq: self.seq, stats, rtt_us })).await
+    }
+
+    /// The network under the line is another one: leaves by a new port, and is heard at once, so that the master does not
+    /// go on sending to where this machine was.
+    async fn move_over(&mut self) -> Result<(), Ended> {
+        let what = self.surroundings.borrow_and_update().clone();
+        self.context.roads.forget_network();
+        self.mover.in_another_network();
+        match self.dialed.rebind() {
+            Ok(()) => tracing::info!(what, "the line moved over"),
+            Err(error) => tracing::warn!(what, error = chain(&error), "the line has no new socket"),
+        }
+        let target = self.context.member.master.to_string();
+        self.context.dispatch.logbook.note(Kind::Traffic, Entry::new("line.moved").target(target).detail(what));
+        self.beat().await
     }
 
     /// Once a second: silence, a master that hears and does not answer, an overdue drain, a due renewal.
@@ -249,70 +265,4 @@ impl Serving {
             drop(tokio::task::spawn_blocking(move || member.keep_time(master_ms)));
         }
     }
-}
-
-/// Renews beside the line; the new certificate serves from the next line on.
-#[derive(Debug)]
-struct Renewing {
-    renewal: Option<Renewal>,
-    not_before: Instant,
-    /// The master asked for a new key.
-    rotate: bool,
-    running: JoinSet<Result<(), EnrolError>>,
-    context: Arc<Context>,
-}
-
-impl Renewing {
-    fn new(context: &Arc<Context>) -> Self {
-        let context = context.clone();
-        let (renewal, not_before) = (next_renewal(&context), Instant::now());
-        Self { renewal, not_before, rotate: false, running: JoinSet::new(), context }
-    }
-
-    /// At once, or after what is under way. One that fails is the master's to ask for again: the old key is still good.
-    fn rotate(&mut self) {
-        self.rotate = true;
-        self.look(&self.context.clone());
-    }
-
-    fn look(&mut self, context: &Arc<Context>) {
-        if !self.running.is_empty() {
-            return;
-        }
-        if std::mem::take(&mut self.rotate) {
-            let context = context.clone();
-            self.running.spawn(async move { rotate(&context).await });
-            return;
-        }
-        let Some(master_ms) = context.dispatch.freshness.master_ms() else { return };
-        let due = self.renewal.is_some_and(|renewal| renewal.is_due(master_ms));
-        if due && Instant::now() >= self.not_before {
-            let context = context.clone();
-            self.running.spawn(async move { enrol(&context.member, &context.roads, Purpose::Renew).await });
-        }
-    }
-
-    fn ended(&mut self, result: Result<Result<(), EnrolError>, tokio::task::JoinError>) {
-        self.not_before = Instant::now() + RENEW_AGAIN_AFTER;
-        match result {
-            Ok(Ok(())) => {
-                self.renewal = next_renewal(&self.context);
-                tracing::info!("the certificate was renewed");
-            }
-            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the certificate was not renewed"),
-            Err(error) => tracing::error!(%error, "the renewal failed"),
-        }
-    }
-}
-
-/// A new key, and its first use, from which on the old one is worth nothing. Where only the use fails, the next line's
-/// makes up for it.
-async fn rotate(context: &Context) -> Result<(), EnrolError> {
-    enrol(&context.member, &context.roads, Purpose::Rotate).await?;
-    enrol(&context.member, &context.roads, Purpose::Renew).await
-}
-
-fn next_renewal(context: &Context) -> Option<Renewal> {
-    let enrolment = context.member.enrolment()?;
-    Some(Renewal::of(enrolment.not_before_ms, enrolment.not_after_ms, rand::random()))
 }

@@ -157,6 +157,7 @@ async fn get_certificate(context: &Context, purpose: Purpose) -> Result<(), Ende
 async fn welcomed(context: &Context, up: &Up) {
     let (welcome, carrier) = (&up.welcome, up.dialed.carrier.word());
     context.dispatch.freshness.learn(welcome.master_time_ms);
+    context.roads.reached(up.dialed.connection.remote_address());
     tracing::info!(epoch = welcome.line_epoch.0, carrier, master_version = ?welcome.master_version, "the line is up");
     context.tell(LineStatus::Online {
         epoch: welcome.line_epoch.0,

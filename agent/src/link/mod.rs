@@ -13,7 +13,9 @@ mod line;
 pub mod member;
 mod mover;
 mod renewal;
+mod renewing;
 pub mod status;
+pub mod surroundings;
 pub mod websocket;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ use self::{
     line::Ended,
     member::Member,
     status::{LineStatus, StatusSender},
+    surroundings::Announcer,
 };
 use crate::{
     dispatch::Dispatch,
@@ -65,6 +68,7 @@ pub struct Context {
     instance_id: InstanceId,
     history: Mutex<History>,
     behind: Behind,
+    surroundings: Announcer,
 }
 
 impl Context {
@@ -77,7 +81,8 @@ impl Context {
         lockdown: Switch,
     ) -> Self {
         let (instance_id, history, behind) = (InstanceId::random(), Mutex::default(), Behind::default());
-        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history, behind }
+        let surroundings = Announcer::default();
+        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history, behind, surroundings }
     }
 
     /// Shows the owner that the machine is locked down, and keeps it for the master's next line to tell.
@@ -107,6 +112,7 @@ impl Context {
 pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut at_once = 0;
+    let mut surroundings = context.surroundings.subscribe();
     while !shutdown.is_cancelled() {
         context.tell(LineStatus::Connecting);
         let (ended, up_for) = attempt(&context, &shutdown, CONNECT_WITHIN).await;
@@ -129,6 +135,11 @@ pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
             biased;
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(wait) => {}
+            // What failed in the network that was need not fail in this one; what was refused is refused in any.
+            Ok(()) = surroundings.changed(), if ended.failure == Failure::Network => {
+                context.roads.forget_network();
+                backoff.succeeded();
+            }
         }
     }
     context.behind.end(context.leaving().code).await;

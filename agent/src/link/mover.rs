@@ -54,6 +54,11 @@ impl Mover {
         }
     }
 
+    /// In another network UDP may get through again: no try waits for its time.
+    pub(super) fn in_another_network(&mut self) {
+        self.course.in_another_network(self.begun.elapsed());
+    }
+
     /// The next line, once there is one; for ever otherwise. Cancel-safe.
     pub(super) async fn moved(&mut self) -> Moved {
         loop {

@@ -11,10 +11,20 @@ mod system;
 #[allow(dead_code, unreachable_pub, reason = "the functions of another system")]
 mod bsd;
 
+#[cfg_attr(target_os = "linux", path = "netlink.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "no_netlink.rs")]
+mod changes;
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "no_netlink.rs"]
+#[allow(dead_code, unreachable_pub, reason = "what another system has")]
+mod no_changes;
+
 pub mod users;
 
 use rustix::process::{Pid, Signal};
 
+pub use self::changes::NetworkChanges;
 pub use self::system::{
     boot_id, connections, group_exists, marked_processes, process_count, routes, service_manager, session_members,
     start_time,

@@ -1,6 +1,6 @@
 //! The life of one line after Welcome: heartbeats in, acknowledgements out, silence noticed, one reason at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proto::{
     code::Code,
@@ -27,6 +27,8 @@ const MESSAGES_PER_SECOND: u32 = 100;
 /// What runs on a line that was replaced may run for as long as a tunnel lasts by default; shells and transfers go on
 /// elsewhere by themselves.
 const DRAINED_WITHIN: Duration = Duration::from_secs(1_800);
+/// Between two addresses of a line that are told: a router that gives it another port each time writes no more than this.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Keep-alives without which a line is suspect, in tenths: 2.4 of them.
 const SUSPECT_TENTHS: u32 = 24;
 
@@ -67,6 +69,9 @@ struct Ears {
     heard: Instant,
     heartbeat: Instant,
     suspect: bool,
+    address: SocketAddr,
+    /// When another address was last told.
+    moved: Option<Instant>,
     suspect_after: Duration,
     heartbeat_within: Duration,
 }
@@ -80,6 +85,8 @@ impl Ears {
             heard: now,
             heartbeat: now,
             suspect: false,
+            address: line.remote_address(),
+            moved: None,
             suspect_after: keep_alive * SUSPECT_TENTHS / 10,
             heartbeat_within: heartbeat_interval * HEARTBEATS_MISSED_MAX + heartbeat_interval / 2,
         }
@@ -214,9 +221,21 @@ fn record_history(fleet: &Fleet, line: &Line, attempts: &[Attempt]) {
     fleet.events.publish(Draft::new("agent.attempts").agent(&line.agent).detail(json!({ "attempts": attempts })));
 }
 
-/// Looks for silence: suspect at first, then too many heartbeats missed.
+/// A line goes on when its agent's address changes; that it did is part of the timeline.
+fn follow(fleet: &Fleet, line: &Line, ears: &mut Ears, now: Instant) {
+    let (from, to) = (ears.address, line.remote_address());
+    if to != from && ears.moved.is_none_or(|moved| now.duration_since(moved) >= TOLD_EVERY) {
+        (ears.address, ears.moved) = (to, Some(now));
+        tracing::info!(agent = %line.agent, %from, %to, "the line goes on from another address");
+        let detail = json!({ "from": from.to_string(), "to": to.to_string() });
+        fleet.events.publish(Draft::new("agent.address").agent(&line.agent).detail(detail));
+    }
+}
+
+/// Looks for another address, then for silence: suspect at first, then too many heartbeats missed.
 fn listen(fleet: &Fleet, line: &Line, ears: &mut Ears) -> Option<Code> {
     let now = Instant::now();
+    follow(fleet, line, ears, now);
     let datagrams = line.datagrams_received();
     if datagrams != ears.datagrams {
         ears.datagrams = datagrams;

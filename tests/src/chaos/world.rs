@@ -1,7 +1,7 @@
 //! The fleet that it happens to: a master, agents behind links, echoes as targets, and a record of what was asked and
 //! answered. Does steps; judges only what a step's own answer must be.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
 use reqwest::Method;
 use serde_json::json;
@@ -21,7 +21,6 @@ use crate::{
     agent::{ALLOW_ALL, Agent},
     link::{Blocked, Link},
     master::Master,
-    tools::faketime,
 };
 
 /// So long that no tunnel ends by any time of the run: the model knows no times.
@@ -70,7 +69,7 @@ impl World {
             let mut agent = Agent::new(&master.add(&name(number)).await, Some(ALLOW_ALL));
             agent.through(&link);
             if number == 0 {
-                adjustable_clock(&mut agent);
+                agent.adjustable_clock();
             }
             agent.start();
             agents.push(agent);
@@ -106,7 +105,7 @@ impl World {
             Step::Suspend(agent) => self.set_status(agent, "suspended", "agent.suspend").await,
             Step::Resume(agent) => self.resume(agent, model).await,
             Step::RotateKey(agent) => self.rotate(agent).await,
-            Step::ShiftClock { agent, hours } => set_clock(&self.agents[agent], hours),
+            Step::ShiftClock { agent, hours } => self.agents[agent].set_clock(hours),
             Step::OpenTunnel { slot, standing } => tunnels::open(self, slot, standing).await,
             Step::CloseTunnel(slot) => tunnels::close(self, slot).await,
             Step::ExpireTunnel(slot) => tunnels::expire(self, slot).await,
@@ -174,25 +173,6 @@ impl World {
             self.did("agent.rotate", name(agent));
         }
     }
-}
-
-fn clock_file(agent: &Agent) -> PathBuf {
-    agent.folder.path().join("clock")
-}
-
-fn set_clock(agent: &Agent, hours: i32) {
-    std::fs::write(clock_file(agent), format!("{hours:+}h\n")).expect("its clock can be set");
-}
-
-/// Lets [`set_clock`] move the agent's wall clock while it runs.
-fn adjustable_clock(agent: &mut Agent) {
-    set_clock(agent, 0);
-    let file = clock_file(agent).display().to_string();
-    let variables =
-        [("LD_PRELOAD", faketime().as_str()), ("FAKETIME_TIMESTAMP_FILE", &file), ("FAKETIME_CACHE_DURATION", "1")]
-            .map(|(name, value)| (name, value.to_owned()));
-    variables.iter().for_each(|(name, value)| agent.set(name, value));
-    agent.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
 }
 
 /// Says everything back, for as long as its handle is held.

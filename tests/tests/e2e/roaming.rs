@@ -20,7 +20,7 @@ use landline_tests::{
     master::Master,
     soak,
     terminal::{Terminal, open},
-    wait::until,
+    wait::{eventually, until},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,6 +30,10 @@ const RATE: u64 = 2_500_000;
 /// What is promised of a line that is in use; and past a gap of three seconds.
 const PROMISED: Duration = Duration::from_secs(2);
 const PAST_A_GAP: Duration = Duration::from_secs(3);
+/// What is promised of a new connection on a quiet line.
+const SOON: Duration = Duration::from_secs(1);
+/// The same after sleep: a second until the clock of the test moves, and one until it is looked at.
+const AFTER_SLEEP: Duration = Duration::from_secs(3);
 /// How long anything may stand still before the test says that it does not go on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -208,6 +212,74 @@ async fn alone_a_short_gap_with_a_new_address_behind_it() {
     }
     assert_eq!(ticker.ended(), None, "the forwarded connection lives");
     assert!(worst <= PAST_A_GAP, "{worst:?}");
+}
+
+/// Nothing was said for a while when the machine gets another address, and then somebody connects: nobody reaches the agent
+/// before it says where it is, so it says so at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_a_quiet_line_whose_machine_moved_takes_a_connection_at_once() {
+    let Some(lab) = Lab::start(35) else { return };
+    let master = Master::start_in(&lab).await;
+    let agent = master.agent_in(&lab, "far").await;
+    lab.shape(Shape { delay: DELAY, ..Shape::default() });
+    let tunnel = master.api().open_tunnel("far", lab.agent_side().echoing(), "tcp").await;
+    let mut times = Vec::new();
+    for round in 0..soak::count(4_u64, 20) {
+        // At another moment between two signs of life each time.
+        tokio::time::sleep(Duration::from_millis(1_000 + 700 * (round % 7))).await;
+        lab.move_agent();
+        times.push(first_answer(port_of(&tunnel)));
+    }
+    times.sort();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "a quiet line, {} addresses: a new connection answers after {median:.2?}, {worst:.2?} at worst",
+        times.len()
+    );
+    assert!(worst <= SOON, "{worst:?}");
+    let moves = agent.log().matches("the line moved over").count();
+    assert_eq!(moves, times.len(), "one move for each address:\n{}", agent.log());
+    let told = || async {
+        let timeline = master.api().get("/agents/far/timeline?limit=200").await.to_string();
+        assert!(!timeline.contains("agent.offline"), "{timeline}");
+        timeline.contains("agent.address").then_some(())
+    };
+    eventually(PATIENCE, "the timeline says that the line goes on from another address", told).await;
+}
+
+/// The machine sleeps, and its router forgets it meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_a_machine_that_slept_says_where_it_is() {
+    let Some(lab) = Lab::start(36) else { return };
+    let master = Master::start_in(&lab).await;
+    let mut agent = master.agent_in(&lab, "far").await;
+    agent.kill();
+    // A wall clock that moves while the other stands still is what a process sees of sleep.
+    agent.adjustable_clock();
+    agent.start();
+    master.api().online("far", PATIENCE).await;
+    lab.shape(Shape { delay: DELAY, ..Shape::default() });
+    let tunnel = master.api().open_tunnel("far", lab.agent_side().echoing(), "tcp").await;
+    let mut times = Vec::new();
+    for hour in 1..=soak::count(2, 7) {
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        lab.rebind();
+        agent.set_clock(hour);
+        times.push(first_answer(port_of(&tunnel)));
+    }
+    println!("after sleep a new connection answers after {times:.2?}");
+    assert!(agent.log().contains("this machine slept for"), "{}", agent.log());
+    assert!(times.iter().all(|time| *time <= AFTER_SLEEP), "{times:?}");
+}
+
+/// How long a new connection takes to say something back.
+fn first_answer(port: u16) -> Duration {
+    let asked = Instant::now();
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"?").unwrap();
+    socket.read_exact(&mut [0]).unwrap();
+    asked.elapsed()
 }
 
 /// Nothing was said for a while when the router forgets, and then the master's side speaks first: nobody reaches the agent

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use self::udp::Dialer;
 use self::websocket::{Broken, Carried};
-use super::quic::EndpointError;
+use super::quic::{self, EndpointError};
 pub use crate::control::Carrier;
 
 /// Why no connection came up.
@@ -56,6 +56,15 @@ impl Dialed {
         match &mut self.under {
             Under::Udp(_) => std::future::pending().await,
             Under::WebSocket(carried) => carried.broken().await,
+        }
+    }
+
+    /// Goes on from a new socket, and thus a new port, with the same connection: it pings at once, and the peer learns the
+    /// way. Inside a WebSocket this changes nothing. On an error the old socket stays.
+    pub fn rebind(&self) -> Result<(), EndpointError> {
+        match &self.under {
+            Under::Udp(endpoint) => quic::rebind(endpoint, self.connection.remote_address()),
+            Under::WebSocket(_) => Ok(()),
         }
     }
 

@@ -27,15 +27,24 @@ pub fn client_endpoint(
     tls: Arc<rustls::ClientConfig>,
     tuning: &Tuning,
 ) -> Result<quinn::Endpoint, EndpointError> {
-    let any: SocketAddr = match master {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = udp_socket(any, AGENT_SOCKET_BUFFER)?;
+    let socket = agent_socket(master)?;
     let config = transport::endpoint(Carrier::Udp, &ephemeral_keys())?;
     let mut endpoint = quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))?;
     endpoint.set_default_client_config(client_config(Carrier::Udp, tls, tuning)?);
     Ok(endpoint)
+}
+
+/// Gives the dialling side's endpoint another socket; its connections go on and ping at once.
+pub(in crate::net) fn rebind(endpoint: &quinn::Endpoint, master: SocketAddr) -> Result<(), EndpointError> {
+    Ok(endpoint.rebind(agent_socket(master)?)?)
+}
+
+fn agent_socket(master: SocketAddr) -> Result<UdpSocket, EndpointError> {
+    let any: SocketAddr = match master {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    udp_socket(any, AGENT_SOCKET_BUFFER)
 }
 
 /// The dialling side's endpoint over a WebSocket.

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, time::Duration};
 use quinn::crypto::rustls::NoInitialCipherSuite;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::endpoint::rebind;
 pub use self::endpoint::{ServerParts, client_endpoint, client_over, server_endpoint};
 use crate::{control::Carrier, limits::KEEP_ALIVE};
 
