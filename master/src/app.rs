@@ -16,7 +16,7 @@ use crate::{
     access::{Access, Limiter, People, ensure_admin_token},
     api::{
         self,
-        server::Listening,
+        server::{Listening, Stopping},
         state::{Api, ApiParts, ApiSettings},
     },
     clock::unix_ms,
@@ -53,6 +53,8 @@ const QUIC_KEYS: &str = "quic.keys";
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Time for tunnels to write their last rows.
 const TUNNELS_STOP_WITHIN: Duration = Duration::from_secs(2);
+/// Time for the last scrape.
+const METRICS_STOP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the master did not start.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +103,7 @@ pub struct App {
     tasks: TaskTracker,
     /// Stops new work.
     closing: CancellationToken,
-    /// Stops what serves the drain itself: metrics and the event pump.
+    /// Stops what serves the drain itself: metrics, the event pump, and the refusal of new calls.
     ended: CancellationToken,
     _lock: std::fs::File,
 }
@@ -236,15 +238,16 @@ impl App {
         let outside = outside.with_lines(app.fleet.clone());
         let outside = if config.gateway.https { outside.with(&gateway) } else { outside };
         outside.start(&app.tasks, &app.closing, config.drain);
-        let router = front::router(api::router(api), gateway);
-        let grace = config.drain;
+        let router = front::refusing(front::router(api::router(api), gateway), app.closing.clone());
+        let stopping = Stopping { drain: app.closing.clone(), ended: app.ended.clone(), grace: config.drain };
         if let Some(socket) = internal_unix {
-            app.tasks.spawn(api::server::serve(socket, router.clone(), app.closing.clone(), grace));
+            app.tasks.spawn(api::server::serve(socket, router.clone(), stopping.clone()));
         }
-        app.tasks.spawn(api::server::serve(Listening::Tcp(internal), router, app.closing.clone(), grace));
+        app.tasks.spawn(api::server::serve(Listening::Tcp(internal), router, stopping));
         let scrape = api::metrics_router(metrics, &config.internal.hosts);
         let metrics_socket = Listening::Tcp(metrics_socket);
-        app.tasks.spawn(api::server::serve(metrics_socket, scrape, app.ended.clone(), Duration::from_secs(1)));
+        let at_the_end = Stopping { drain: app.ended.clone(), ended: app.ended.clone(), grace: METRICS_STOP_WITHIN };
+        app.tasks.spawn(api::server::serve(metrics_socket, scrape, at_the_end));
         Ok(app)
     }
 

@@ -16,6 +16,7 @@ pub mod liar;
 pub mod link;
 pub mod master;
 pub mod middle;
+pub mod ndjson;
 pub mod openssh;
 pub mod peers;
 pub mod postgres;

@@ -65,7 +65,7 @@ pub(super) async fn connect(
     let target = target(&query.target)?;
     let connection = api.direct.connect(by(&caller), &id, target).await?;
     let state = api.clone();
-    upgrade.accept(&api, async move |websocket| serve(state, caller, connection, websocket).await)
+    upgrade.accept_to_the_end(&api, async move |websocket| serve(state, caller, connection, websocket).await)
 }
 
 fn target(text: &str) -> Result<Target, Problem> {

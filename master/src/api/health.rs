@@ -17,8 +17,27 @@ use super::{
 };
 use crate::metrics::Metrics;
 
+const LIVES: &str = "/healthz";
+const READY: &str = "/readyz";
+/// After a stop: the next master is there soon, or this one was not meant to be followed.
+const COME_BACK_S: u16 = 5;
+
 pub(super) fn router() -> Router<Api> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+    Router::new().route(LIVES, get(healthz)).route(READY, get(readyz))
+}
+
+/// Whether a path asks only how the process is.
+pub fn is_health(path: &str) -> bool {
+    [LIVES, READY].contains(&path)
+}
+
+/// The answer to every call after a stop.
+pub fn shutting_down() -> Response {
+    stopping().into_response()
+}
+
+fn stopping() -> Problem {
+    Kind::ShuttingDown.problem("the master is shutting down").retry_after(COME_BACK_S)
 }
 
 /// The process answers.
@@ -29,7 +48,7 @@ async fn healthz() -> Reply<Value> {
 /// It can take work: the database answers and nobody told it to stop.
 async fn readyz(State(api): State<Api>) -> Result<Reply<Value>, Problem> {
     if api.stop.is_cancelled() {
-        return Err(Kind::ShuttingDown.problem("the master is shutting down"));
+        return Err(stopping());
     }
     api.store.ping().await?;
     Ok(Reply(json!({ "status": "ready" })))

@@ -40,6 +40,7 @@ mod unread;
 mod web;
 mod websocket;
 
+pub use self::health::{is_health, shutting_down};
 pub use crate::http::server;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};

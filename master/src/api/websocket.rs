@@ -58,13 +58,25 @@ impl Upgrade {
         api: &Api,
         serve: impl FnOnce(WebSocket) -> F + Send + 'static,
     ) -> Result<Response, Problem> {
+        let stop = api.stop.clone();
+        self.accept_to_the_end(api, |socket| async move {
+            stop.run_until_cancelled(serve(socket)).await;
+        })
+    }
+
+    /// The same for what has its time when the master stops: `serve` must end when the agent's line does.
+    pub(super) fn accept_to_the_end<F: Future<Output = ()> + Send + 'static>(
+        self,
+        api: &Api,
+        serve: impl FnOnce(WebSocket) -> F + Send + 'static,
+    ) -> Result<Response, Problem> {
         let full = |_| Kind::Busy.problem("too many WebSockets are open").retry_after(5);
         let permit = api.websockets.clone().try_acquire_owned().map_err(full)?;
-        let (tracked, stop) = (api.tasks.token(), api.stop.clone());
+        let tracked = api.tasks.token();
         let upgrade = self.0.write_buffer_size(0).max_write_buffer_size(WRITE_BUFFER + MESSAGE_MAX);
         Ok(upgrade.on_upgrade(async move |socket| {
             let (_permit, _tracked) = (permit, tracked);
-            stop.run_until_cancelled(serve(socket)).await;
+            serve(socket).await;
         }))
     }
 }

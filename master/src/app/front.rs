@@ -1,9 +1,10 @@
 //! Which room a request belongs to: the gateway's hosts are told from ours by name, before anything else is looked at.
 
 use axum::{Router, extract::Request, http::header};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config,
+    api, config,
     gateway::Gateway,
     http::hosts::{self, Hosts},
     public,
@@ -18,6 +19,17 @@ pub(super) fn router(ours: Router, gateway: Gateway) -> Router {
             return gateway.handle(request).await;
         }
         let answered = tower::ServiceExt::oneshot(ours.clone(), request).await;
+        answered.unwrap_or_else(|never| match never {})
+    })
+}
+
+/// Says no to every call once `stop` is there; whether the process lives and is ready is told to the end.
+pub(super) fn refusing(router: Router, stop: CancellationToken) -> Router {
+    Router::new().fallback(async move |request: Request| {
+        if stop.is_cancelled() && !api::is_health(request.uri().path()) {
+            return api::shutting_down();
+        }
+        let answered = tower::ServiceExt::oneshot(router.clone(), request).await;
         answered.unwrap_or_else(|never| match never {})
     })
 }

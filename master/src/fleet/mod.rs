@@ -181,6 +181,11 @@ impl Fleet {
         self.clock.now_ms()
     }
 
+    /// Whether new work comes too late: the lines are only there for what runs.
+    pub fn drains(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Stops accepting, tells every agent to come back later, closes the lines after `grace`, and waits for their tasks.
     pub async fn drain(&self, grace: Duration, retry_after: Duration) {
         self.stopping.cancel();

@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -101,20 +102,40 @@ impl Listening {
     }
 }
 
-/// Accepts until `stop`, then lets requests in flight end for at most `grace`. Dropping the future ends every
+/// When a listener stops. Both at once for one that nobody needs an answer of any more.
+#[derive(Debug, Clone)]
+pub struct Stopping {
+    /// Connections end with their request in flight. New ones are still taken, for the router to say no on: whoever calls
+    /// meanwhile is told so, in place of finding nobody.
+    pub drain: CancellationToken,
+    /// The listener closes.
+    pub ended: CancellationToken,
+    /// What requests in flight have after `drain`.
+    pub grace: Duration,
+}
+
+/// Accepts until the end, and gives requests that were in flight at its drain their grace. Dropping the future ends every
 /// connection at once.
-pub async fn serve(listener: Listening, router: Router, stop: CancellationToken, grace: Duration) {
+pub async fn serve(listener: Listening, router: Router, stopping: Stopping) {
+    let Stopping { drain, ended, grace } = stopping;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut over_at = None;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = ended.cancelled() => break,
+            () = drain.cancelled(), if over_at.is_none() => {
+                over_at = Some(Instant::now() + grace);
+                continue;
+            }
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &permits) => accepted,
         };
         let Some((accepted, permit)) = accepted else { continue };
-        let (router, stop) = (router.clone(), stop.clone());
+        // One that comes later must live long enough to be told.
+        let stop = if over_at.is_some() { ended.clone() } else { drain.clone() };
+        let router = router.clone();
         match accepted {
             Accepted::Tcp(socket, peer) => {
                 tune(&socket);
@@ -128,8 +149,9 @@ pub async fn serve(listener: Listening, router: Router, stop: CancellationToken,
         }
     }
     drop(listener);
+    let over_at = over_at.unwrap_or_else(|| Instant::now() + grace);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(grace, drained).await.is_err() {
+    if tokio::time::timeout_at(over_at, drained).await.is_err() {
         connections.shutdown().await;
     }
 }

@@ -128,17 +128,26 @@ impl Accepting {
 impl Door {
     /// Starts the task of one connection, or resets it where there is no room.
     fn take(&self, socket: impl Socket + 'static) {
-        let Ok(permit) = self.free.clone().try_acquire_owned() else {
-            self.path.metrics.tunnel_dial_failure(Code::BUSY);
-            socket.reset_on_close();
-            return;
-        };
-        self.start(socket, permit, None);
+        match self.permit() {
+            Ok(permit) => self.start(socket, permit, None),
+            Err(code) => {
+                self.path.metrics.tunnel_dial_failure(code);
+                socket.reset_on_close();
+            }
+        }
+    }
+
+    /// Room for one more. None in a master that stops: what is open has its time, and no more comes to it.
+    fn permit(&self) -> Result<OwnedSemaphorePermit, Code> {
+        if self.path.fleet.drains() {
+            return Err(Code::SHUTDOWN);
+        }
+        self.free.clone().try_acquire_owned().map_err(|_| Code::BUSY)
     }
 
     /// A connection of the gateway's, counted and bounded like those of the sockets.
     pub(super) fn dial(&self) -> Result<Dialled, Code> {
-        let permit = self.free.clone().try_acquire_owned().map_err(|_| Code::BUSY)?;
+        let permit = self.permit()?;
         let (inner, stream) = pipe();
         let (tell, answer) = oneshot::channel();
         self.start(inner, permit, Some(tell));

@@ -17,6 +17,7 @@ mod dashboard_host;
 mod deploy;
 mod desk;
 mod doctor;
+mod drains;
 mod enrolment;
 mod evidence;
 mod exec_command;
