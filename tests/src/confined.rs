@@ -25,6 +25,17 @@ pub fn small_files(bytes: u64) -> Prefix {
     vec!["prlimit".to_owned(), format!("--fsize={bytes}")]
 }
 
+/// Runs what follows with at most so many open files.
+pub fn few_descriptors(most: usize) -> Prefix {
+    vec!["prlimit".to_owned(), format!("--nofile={most}:{most}")]
+}
+
+/// Runs what follows with so many bytes of memory it may write to: an allocation beyond fails, and ends it. A control
+/// group would count resident memory, but takes rights over this machine's own groups; this is the stricter of the two.
+pub fn little_memory(bytes: u64) -> Prefix {
+    vec!["prlimit".to_owned(), format!("--data={bytes}:{bytes}")]
+}
+
 /// A path as a process sees it that has a disk of its own.
 pub fn seen_by(pid: u32, path: &Path) -> PathBuf {
     let below = path.strip_prefix("/").expect("an absolute path");

@@ -16,6 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::until;
 
+/// What Linux counts processor time in towards programs, whatever the kernel was built with.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// A running child. Dropping it kills it and waits for it.
 #[derive(Debug)]
 pub struct Process {
@@ -120,4 +123,13 @@ pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number of kB") * 1024
+}
+
+/// Processor time of a process so far, its own and the kernel's for it.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: state is the first, utime and stime the 12th and 13th.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }

@@ -12,7 +12,7 @@ use std::{
 use certs::state::{self, StateError};
 use secrecy::ExposeSecret;
 use sqlx::{
-    AnyConnection, AnyPool, Executor,
+    AnyConnection, AnyPool, Connection as _, Executor,
     any::{AnyPoolOptions, install_default_drivers},
 };
 use tokio::{sync::Semaphore, time::timeout};
@@ -79,7 +79,8 @@ async fn sqlite(path: &Path) -> Result<Pools, OpenError> {
     let write = pool(1, &[SQLITE_COMMON, SQLITE_WRITE]).connect(&url).await?;
     migrations::apply(&mut *write.acquire().await?, Engine::Sqlite).await?;
     let background = pool(1, &[SQLITE_COMMON, SQLITE_BACKGROUND]).connect(&url).await?;
-    let read = pool(READERS, &[SQLITE_COMMON, SQLITE_READ]).connect(&url).await?;
+    // All of them from the start: a process without descriptors could open none later, and reading must not end by that.
+    let read = pool(READERS, &[SQLITE_COMMON, SQLITE_READ]).min_connections(READERS).connect(&url).await?;
     Ok(Pools { engine: Engine::Sqlite, write, background, read })
 }
 
@@ -99,7 +100,14 @@ fn pool(size: u32, setup: &'static [&'static str]) -> AnyPoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(is_usable(connection)))))
         .after_connect(move |connection, _| Box::pin(set_up(connection, setup)))
+}
+
+/// A full disk makes SQLite roll back by itself. The rollback that follows then fails, and the library takes the connection
+/// for one in a transaction for ever: nothing could begin on it again. Such a one is closed and another opened.
+fn is_usable(connection: &AnyConnection) -> bool {
+    !connection.is_in_transaction()
 }
 
 async fn set_up(connection: &mut AnyConnection, setup: &'static [&'static str]) -> Result<(), sqlx::Error> {

@@ -10,6 +10,7 @@ use std::{
 use landline_tests::{
     api::{Api, port_of},
     master::Master,
+    process::cpu,
     sockets::descriptors,
     wait::eventually,
 };
@@ -37,14 +38,6 @@ fn pings(port: u16) -> std::io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Processor time of a process so far.
-fn processor_time(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn alone_without_descriptors_nothing_spins_and_all_recovers() {
     let mut master = Master::start().await;
@@ -61,12 +54,12 @@ async fn alone_without_descriptors_nothing_spins_and_all_recovers() {
         master.log().contains("cannot accept").then_some(())
     })
     .await;
-    let (before, started) = (processor_time(pid), Instant::now());
+    let (before, started) = (cpu(pid), Instant::now());
     eventually(Duration::from_secs(5), "a second has passed", || async {
         (started.elapsed() >= Duration::from_secs(1)).then_some(())
     })
     .await;
-    let busy = processor_time(pid) - before;
+    let busy = cpu(pid) - before;
     assert!(busy < started.elapsed() / 4, "{busy:?} of {:?} on the processor", started.elapsed());
 
     crowd.clear();
