@@ -129,13 +129,14 @@ impl App {
         let outside = Outside::open(&config, &identity, public_at).await?;
 
         let limiter = Arc::new(Limiter::new());
+        let clock = SteadyClock::start();
         let fleet = Fleet::new(FleetParts {
             store: store.clone(),
             events: events.clone(),
             metrics: metrics.clone(),
             authority: authority.clone(),
             limiter: limiter.clone(),
-            clock: SteadyClock::start(),
+            clock: clock.clone(),
             heartbeat_interval: config.line.heartbeat,
             certificate_validity: config.enrolment.certificate,
             enrol_again_within: config.enrolment.idempotent,
@@ -168,13 +169,13 @@ impl App {
         fleet.start(endpoint);
         let install = outside.facts(&config, &master_address);
         app.tasks.spawn(background::pump_events(store.clone(), to_disk, app.ended.clone()));
-        app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), app.ended.clone()));
+        app.tasks.spawn(background::prune(store.clone(), config.retention.clone(), clock.clone(), app.ended.clone()));
         let settings = ShellSettings { recordings: config.data_dir.join(RECORDINGS), strict: config.recording.strict };
         let shells =
             Shells::new(fleet.clone(), store.clone(), events.clone(), metrics.clone(), settings, app.closing.clone());
         shells.resume().await?;
         let recordings = (shells.recordings(), config.recording.clone());
-        app.tasks.spawn(background::prune_recordings(recordings, app.ended.clone()));
+        app.tasks.spawn(background::prune_recordings(recordings, clock, app.ended.clone()));
         let execs = Execs::new(fleet.clone(), store.clone(), events.clone(), metrics.clone(), app.closing.clone());
         execs.resume().await?;
         let following = (shells.clone(), execs.clone());

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::unix_ms,
     config,
     events::{NextError, Subscription},
+    fleet::SteadyClock,
     session::shell::RecordingDir,
     store::{Store, retention::Retention},
 };
@@ -53,8 +53,9 @@ pub(super) async fn pump_events(store: Store, mut reader: Subscription, stop: Ca
     }
 }
 
-/// Removes what is older than the operator wants to keep.
-pub(super) async fn prune(store: Store, keep: config::Retention, stop: CancellationToken) {
+/// Removes what is older than the operator wants to keep, by the steady clock: a wall clock that jumps by years while the
+/// master runs must not take all of it away.
+pub(super) async fn prune(store: Store, keep: config::Retention, clock: SteadyClock, stop: CancellationToken) {
     let retention = Retention::from(&keep);
     let mut every = tokio::time::interval(PRUNE_EVERY);
     loop {
@@ -63,15 +64,19 @@ pub(super) async fn prune(store: Store, keep: config::Retention, stop: Cancellat
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        match store.prune(&retention, unix_ms()).await {
+        match store.prune(&retention, clock.now_ms()).await {
             Ok(pruned) => tracing::debug!(?pruned, "old rows removed"),
             Err(error) => tracing::warn!(%error, "old rows could not be removed"),
         }
     }
 }
 
-/// Removes recordings that are too old or too many.
-pub(super) async fn prune_recordings((dir, keep): (RecordingDir, config::Recording), stop: CancellationToken) {
+/// Removes recordings that are too old, by the steady clock, or too many.
+pub(super) async fn prune_recordings(
+    (dir, keep): (RecordingDir, config::Recording),
+    clock: SteadyClock,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(PRUNE_EVERY);
     loop {
         tokio::select! {
@@ -80,7 +85,7 @@ pub(super) async fn prune_recordings((dir, keep): (RecordingDir, config::Recordi
             _ = every.tick() => {}
         }
         let (dir, keep) = (dir.clone(), keep.clone());
-        let before = std::time::SystemTime::now() - keep.keep;
+        let before = clock.now() - keep.keep;
         let pruned = tokio::task::spawn_blocking(move || dir.prune(before, keep.max_total));
         match pruned.await {
             Ok(Ok(removed)) => tracing::debug!(removed, "old recordings removed"),

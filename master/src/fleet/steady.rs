@@ -1,7 +1,7 @@
 //! The master's steady clock: the wall clock of its start, carried on by a monotonic one. A step of the wall clock while
 //! the master runs makes no request stale.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::unix_ms;
 
@@ -21,5 +21,10 @@ impl SteadyClock {
     pub fn now_ms(&self) -> i64 {
         let passed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.base_ms.saturating_add(passed)
+    }
+
+    /// The same as the times of files are told.
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now_ms()).unwrap_or(0))
     }
 }

@@ -11,7 +11,6 @@ use axum::{
 use super::{Inner, Site, trouble::Trouble, upgrade};
 use crate::{
     access::{Action, AuthError, Object, authorise},
-    clock::unix_ms,
     store::StoreError,
     tunnel::{origin::Origin, visits::Visit},
 };
@@ -77,7 +76,7 @@ impl Inner {
     }
 
     async fn ask(&self, visit: &Visit) -> Result<bool, StoreError> {
-        let now = match self.parts.access.still(&visit.principal, unix_ms()).await {
+        let now = match self.parts.access.still(&visit.principal, self.parts.fleet.now_ms()).await {
             Ok(now) => now,
             Err(AuthError::Invalid) => return Ok(false),
             Err(AuthError::Store(error)) => return Err(error),

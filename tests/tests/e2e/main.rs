@@ -39,6 +39,7 @@ mod interactive;
 mod keys;
 mod lab;
 mod live;
+mod master_clock;
 mod no_store;
 mod outages;
 mod outside_judges;
