@@ -18,6 +18,7 @@ pub mod master;
 pub mod middle;
 pub mod ndjson;
 pub mod openssh;
+pub mod outside;
 pub mod peers;
 pub mod postgres;
 pub mod process;

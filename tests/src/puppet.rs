@@ -163,6 +163,11 @@ impl Puppet {
     /// Says `hello` and gives the master's answer with the line.
     pub async fn hello(&self, hello: &Hello) -> Result<(HelloReply, PuppetLine), FrameError> {
         let dialed = self.knock().await.map_err(|error| FrameError::Io(std::io::Error::other(error)))?;
+        Self::hello_over(dialed, hello).await
+    }
+
+    /// The same over whatever was dialled.
+    pub async fn hello_over(dialed: Dialed, hello: &Hello) -> Result<(HelloReply, PuppetLine), FrameError> {
         let mut control = open(&dialed).await;
         control.send.write_frame(hello).await?;
         let reply = control.read_within(PATIENCE).await?;

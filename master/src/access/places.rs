@@ -2,9 +2,10 @@
 //! fill them. Counts; what a place is for is the caller's.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +13,7 @@ use std::{
 
 use dashmap::DashMap;
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 /// A bounded number of places. Memory grows with the places taken, never with the addresses seen.
 #[derive(Debug)]
@@ -21,6 +23,14 @@ pub struct Places {
     most: usize,
     most_per_network: usize,
     freed: Notify,
+    unsettled: Mutex<Unsettled>,
+}
+
+/// Who has a place and has not shown yet that it is worth one, oldest first.
+#[derive(Debug, Default)]
+struct Unsettled {
+    next: u64,
+    waiting: BTreeMap<u64, CancellationToken>,
 }
 
 /// One place; dropping it frees it.
@@ -28,6 +38,21 @@ pub struct Places {
 pub struct Place {
     places: Arc<Places>,
     network: IpAddr,
+    number: u64,
+    pushed_out: CancellationToken,
+}
+
+impl Place {
+    /// Cancelled when a newer one needs the place; whoever holds it then leaves.
+    pub fn pushed_out(&self) -> &CancellationToken {
+        &self.pushed_out
+    }
+
+    /// From now on nobody is put in this one's place. False where somebody already was.
+    pub fn settle(&self) -> bool {
+        self.places.unsettled().waiting.remove(&self.number);
+        !self.pushed_out.is_cancelled()
+    }
 }
 
 impl Places {
@@ -38,11 +63,22 @@ impl Places {
             most,
             most_per_network,
             freed: Notify::new(),
+            unsettled: Mutex::default(),
         })
     }
 
     /// `None` when all places are taken, or all that one network may have.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        self.enter_or(address, || false)
+    }
+
+    /// The same, but where all are taken the one that has been unsettled for longest has to go: whoever means it settles
+    /// long before that, however many do not. What was pushed out still counts until it has left.
+    pub fn push_in(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        self.enter_or(address, || self.push_out_oldest())
+    }
+
+    fn enter_or(self: &Arc<Self>, address: IpAddr, make_room: impl FnOnce() -> bool) -> Option<Place> {
         let network = network(address);
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         let beside = {
@@ -50,14 +86,37 @@ impl Places {
             *taken += 1;
             *taken
         };
-        if before < self.most && beside <= self.most_per_network {
-            return Some(Place { places: self.clone(), network });
+        if beside <= self.most_per_network && (before < self.most || make_room()) {
+            return Some(self.place(network));
         }
         self.leave(network);
         None
     }
 
-    /// The same, and waits for a place to become free, for at most `within`. Whoever waits must itself be bounded.
+    fn place(self: &Arc<Self>, network: IpAddr) -> Place {
+        let pushed_out = CancellationToken::new();
+        let mut unsettled = self.unsettled();
+        let number = unsettled.next;
+        unsettled.next += 1;
+        unsettled.waiting.insert(number, pushed_out.clone());
+        Place { places: self.clone(), network, number, pushed_out }
+    }
+
+    fn push_out_oldest(&self) -> bool {
+        // Cancelled under the lock, so that settling says rightly who was first.
+        let mut unsettled = self.unsettled();
+        let oldest = unsettled.waiting.pop_first();
+        if let Some((_, oldest)) = &oldest {
+            oldest.cancel();
+        }
+        oldest.is_some()
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Unsettled> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pushes in, and waits while one network has all it may, for at most `within`. Whoever waits must itself be bounded.
     pub async fn wait(self: &Arc<Self>, address: IpAddr, within: Duration) -> Option<Place> {
         let waiting = async {
             loop {
@@ -65,7 +124,7 @@ impl Places {
                 tokio::pin!(freed);
                 // A place that is freed between the look and the wait is heard of.
                 freed.as_mut().enable();
-                match self.enter(address) {
+                match self.push_in(address) {
                     Some(place) => return place,
                     None => freed.await,
                 }
@@ -89,6 +148,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.places.unsettled().waiting.remove(&self.number);
         self.places.leave(self.network);
         self.places.freed.notify_waiters();
     }
@@ -117,6 +177,26 @@ mod tests {
         drop((greedy, others));
         assert_eq!(places.taken(), 0);
         assert!(places.networks.is_empty());
+    }
+
+    #[test]
+    fn who_pushes_in_takes_the_place_of_the_oldest_that_has_not_settled() {
+        let places = Places::new(3, 2);
+        let address = |host: u8| IpAddr::from([192, 0, 2, host]);
+        let held: Vec<_> = (0..3).map(|host| places.push_in(address(host)).unwrap()).collect();
+        assert!(held[0].settle());
+        assert!(places.enter(address(3)).is_none(), "entering pushes nobody");
+        let newer = places.push_in(address(3)).unwrap();
+        let out: Vec<_> = held.iter().map(|place| place.pushed_out().is_cancelled()).collect();
+        assert_eq!(out, [false, true, false], "the oldest of those that did not settle");
+        assert!(!held[1].settle(), "too late");
+        // A network at its own bound pushes nobody.
+        let _second = places.push_in(address(3)).unwrap();
+        assert!(places.push_in(address(3)).is_none());
+        assert!(newer.settle());
+        drop(held);
+        drop(newer);
+        assert_eq!(places.taken(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,8 +109,10 @@ pub(super) async fn connection(fleet: Arc<Fleet>, incoming: quinn::Incoming, arr
         Some(ALPN_LINE) => {
             let authenticated =
                 tokio::time::timeout(AUTHENTICATE_WITHIN, hello::authenticate(&fleet, &connection, carrier)).await;
+            let stays = place.settle();
             drop(place);
             match authenticated {
+                Ok(Some(_)) if !stays => close(&connection, Code::BUSY),
                 Ok(Some(admitted)) => fleet.serve(connection, admitted).await,
                 Ok(None) => {}
                 Err(_) => close(&connection, Code::TOO_SLOW),

@@ -29,7 +29,7 @@ use crate::access::{Place, Places};
 const PENDING_MAX: usize = 512;
 /// Of one network. An office behind one address, or a whole fleet behind one proxy, comes in a few at a time.
 const PENDING_PER_NETWORK: usize = 4;
-/// How long a request waits for such a place before it is told to come again.
+/// How long a request waits for a place of its network before it is told to come again.
 const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// Time from the request to the end of the QUIC handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -68,9 +68,11 @@ impl Fleet {
         let (fleet, handshake_by) = (self.clone(), Instant::now() + HANDSHAKE_WITHIN);
         self.tasks.spawn(async move {
             let arrival = Arrival { carrier: Carrier::WebSocket, place, handshake_by };
-            match timeout_at(handshake_by, first_packet(&fleet.doorway.parts, websocket, peer)).await {
-                Ok(Some((carried, incoming))) => serve(fleet, carried, incoming, arrival).await,
-                Ok(None) => {}
+            let pushed_out = arrival.place.pushed_out().clone();
+            let first = pushed_out.run_until_cancelled(first_packet(&fleet.doorway.parts, websocket, peer));
+            match timeout_at(handshake_by, first).await {
+                Ok(Some(Some((carried, incoming)))) => serve(fleet, carried, incoming, arrival).await,
+                Ok(Some(None) | None) => {}
                 Err(_) => {
                     tracing::debug!(%peer, "no QUIC came in a WebSocket in time");
                     fleet.metrics.auth_failure("handshake");
@@ -107,10 +109,13 @@ where
 
 async fn serve(fleet: Arc<Fleet>, mut carried: Carried, incoming: quinn::Incoming, arrival: Arrival) {
     let peer = incoming.remote_address();
+    let pushed_out = arrival.place.pushed_out().clone();
     let serving = connection(fleet, incoming, arrival);
     tokio::pin!(serving);
     tokio::select! {
         biased;
+        // Never once its agent is known: it settles before.
+        () = pushed_out.cancelled() => return,
         () = &mut serving => {}
         broken = carried.broken() => {
             // The connection was closed with it, and ends by that.

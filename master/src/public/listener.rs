@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::Request};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -11,6 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::{
     access::{Place, Places},
@@ -23,7 +24,8 @@ use crate::{
 /// What requests come in on.
 pub type Stream = Unstalled<TlsStream<TcpStream>>;
 
-/// Connections at once; beyond it new ones are closed at once, so that the kernel's queue never hides a legitimate one.
+/// Connections at once; beyond it the oldest that has not asked for anything goes, so that neither the kernel's queue nor
+/// those who only connect ever keep a legitimate one out.
 const CONNECTIONS_MAX: usize = 2_048;
 /// Of one network: a few browsers of one office, far from all places.
 const PER_NETWORK: usize = 256;
@@ -57,7 +59,7 @@ pub async fn serve(
         match accepted {
             Ok((socket, peer)) => {
                 // A stranger beyond the bounds costs one accept.
-                let Some(place) = places.enter(peer.ip()) else { continue };
+                let Some(place) = places.push_in(peer.ip()) else { continue };
                 connections.spawn(one(socket, peer, place, acceptor.clone(), router.clone(), stop.clone()));
             }
             Err(error) => {
@@ -82,19 +84,31 @@ async fn one(
     stop: CancellationToken,
 ) {
     tune(&socket);
+    let pushed_out = place.pushed_out().clone();
     let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(socket));
     let shaken = tokio::select! {
         biased;
         () = stop.cancelled() => return,
+        () = pushed_out.cancelled() => return,
         shaken = handshake => shaken,
     };
     match shaken {
         Ok(Ok(stream)) => {
             let stream: Stream = Unstalled::new(stream, STALLED_AFTER);
-            connection(stream, Some(Peer(peer)), router, stop, HEADER_WITHIN).await;
+            let serving = connection(stream, Some(Peer(peer)), settling(router, place), stop, HEADER_WITHIN);
+            // Dropped in the middle only while it waits for its first request.
+            let _ = pushed_out.run_until_cancelled(serving).await;
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS on the public port"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake on the public port took too long"),
     }
-    drop(place);
+}
+
+/// Holds the place, for good from the first request on.
+fn settling(router: Router, place: Place) -> Router {
+    let place = Arc::new(place);
+    Router::new().fallback(async move |request: Request| {
+        place.settle();
+        router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    })
 }

@@ -31,6 +31,7 @@ mod gateway_hostile;
 mod gateway_lives;
 mod gateway_rates;
 mod gateway_strange;
+mod half_open;
 mod hostile_agent;
 mod hostile_master;
 mod hostile_target;

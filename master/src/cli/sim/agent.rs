@@ -1,8 +1,8 @@
 //! One simulated agent: enrols, keeps a line, beats, and comes back when it is lost. Knows nothing of the others.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use certs::{
     identity::AgentKey,
     join::{JoinToken, Pin},
@@ -10,12 +10,12 @@ use certs::{
 };
 use proto::{
     code::Code,
-    control::{Carrier, FromAgent, FromMaster, Heartbeat, Hello, HelloReply},
+    control::{FromAgent, FromMaster, Heartbeat, Hello, HelloReply},
     enrol::{EnrolReply, EnrolRequest},
     id::{AgentId, InstanceId},
     limits::{FRAME_MAX, FRAME_MAX_UNAUTHENTICATED, HEADER_WITHIN, KEEP_ALIVE, SILENT_KEEP_ALIVES},
     net::{
-        carrier::{Dialed, Dialer},
+        carrier::Dialed,
         heard::Heard,
         stream::{FrameStream, RecvHalf, SendHalf, close},
     },
@@ -29,7 +29,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::report::Counters;
+use super::{
+    carrier::{SimCarrier, SimDialer},
+    report::Counters,
+};
 use crate::{api::dto::agent::Credentials, cli::output};
 
 const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
@@ -41,17 +44,16 @@ pub(super) struct Setup {
     id: AgentId,
     secret: SecretString,
     pin: Pin,
-    address: SocketAddr,
+    dialer: SimDialer,
     key: AgentKey,
 }
 
 impl Setup {
-    pub(super) async fn new(credentials: &Credentials, key_path: PathBuf) -> anyhow::Result<Self> {
+    pub(super) async fn new(credentials: &Credentials, key_path: PathBuf, carrier: SimCarrier) -> anyhow::Result<Self> {
         let token: JoinToken = credentials.join_token.parse()?;
-        let mut addresses = tokio::net::lookup_host(&token.address).await?;
-        let address = addresses.next().with_context(|| format!("{} has no address", token.address))?;
+        let dialer = SimDialer::new(&token.address, carrier).await?;
         let key = AgentKey::load_or_create(&key_path)?;
-        Ok(Self { id: token.agent_id, secret: token.secret, pin: token.pin, address, key })
+        Ok(Self { id: token.agent_id, secret: token.secret, pin: token.pin, dialer, key })
     }
 }
 
@@ -59,7 +61,6 @@ pub(super) struct SimAgent {
     setup: Setup,
     instance: InstanceId,
     certificate: Option<Vec<u8>>,
-    dialer: Dialer,
     counters: Arc<Counters>,
     handshakes: Arc<Semaphore>,
     ending: CancellationToken,
@@ -68,12 +69,11 @@ pub(super) struct SimAgent {
 impl SimAgent {
     pub(super) fn new(
         setup: Setup,
-        dialer: Dialer,
         counters: Arc<Counters>,
         handshakes: Arc<Semaphore>,
         ending: CancellationToken,
     ) -> Self {
-        Self { setup, instance: InstanceId::random(), certificate: None, dialer, counters, handshakes, ending }
+        Self { setup, instance: InstanceId::random(), certificate: None, counters, handshakes, ending }
     }
 
     /// Until told to end.
@@ -125,7 +125,7 @@ impl SimAgent {
         };
         let started = Instant::now();
         let config = tls::agent_line_config(&self.setup.pin, &self.setup.key, &certificate, output::now_ms())?;
-        let dialed = self.dialer.dial(self.setup.address, config, tls::SERVER_NAME).await?;
+        let dialed = self.setup.dialer.dial(config).await?;
         let line = self.hello(dialed).await?;
         self.counters.connected(started.elapsed());
         Ok(line)
@@ -133,7 +133,7 @@ impl SimAgent {
 
     async fn enrol(&self) -> anyhow::Result<Vec<u8>> {
         let config = tls::agent_enrol_config(&self.setup.pin, None, output::now_ms())?;
-        let dialed = self.dialer.dial(self.setup.address, config, tls::SERVER_NAME).await?;
+        let dialed = self.setup.dialer.dial(config).await?;
         let (send, recv) = dialed.connection.open_bi().await?;
         let mut stream = FrameStream::new(SendHalf::new(send), RecvHalf::new(recv), FRAME_MAX);
         let request = EnrolRequest::Enrol {
@@ -163,7 +163,7 @@ impl SimAgent {
             arch: std::env::consts::ARCH.to_owned(),
             hostname: self.setup.id.to_string(),
             capabilities: Vec::new(),
-            carrier: Carrier::Udp,
+            carrier: dialed.carrier,
             keep_alive_ms: u32::try_from(KEEP_ALIVE.as_millis()).unwrap_or(u32::MAX),
         };
         control.send.write_frame(&hello).await?;

@@ -2,13 +2,13 @@
 //! refuse every piece of work. Owns their creation and removal through the API, and the summary.
 
 mod agent;
+mod carrier;
 mod report;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use proto::net::{carrier::Dialer, quic::Tuning};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     agent::{Setup, SimAgent},
+    carrier::SimCarrier,
     report::{Counters, Report},
 };
 use super::{
@@ -43,6 +44,7 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 Examples:
   landline sim --agents 500
   landline sim --agents 3 --for 60s -o json
+  landline sim --agents 200 --carrier wss
 
 The agents are made through the API, named PREFIX-1 onwards, and removed at the end unless --keep is given.")]
 pub(super) struct Sim {
@@ -54,9 +56,12 @@ pub(super) struct Sim {
     duration: Option<u32>,
     #[arg(long, default_value = "sim")]
     prefix: String,
-    /// Handshakes in flight
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    parallel: u32,
+    /// What carries their lines
+    #[arg(long, value_enum, default_value_t = SimCarrier::Udp)]
+    carrier: SimCarrier,
+    /// Handshakes in flight; of WebSockets a master takes four at a time from one address
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    parallel: Option<u32>,
     /// Leave the agents registered
     #[arg(long)]
     keep: bool,
@@ -99,11 +104,11 @@ impl Sim {
         let mut calls = JoinSet::new();
         for number in 1..=self.agents {
             let (client, id, permits) = (client.clone(), self.id(number), permits.clone());
-            let key_path = keys.join(&id);
+            let (key_path, carrier) = (keys.join(&id), self.carrier);
             calls.spawn(async move {
                 let _permit = permits.acquire_owned().await;
                 let credentials = credentials(&client, &id).await.with_context(|| format!("cannot register {id}"))?;
-                Setup::new(&credentials, key_path).await
+                Setup::new(&credentials, key_path, carrier).await
             });
         }
         let mut setups = Vec::new();
@@ -116,11 +121,11 @@ impl Sim {
     /// Runs the agents until the time is up or somebody stops us.
     async fn live(&self, setups: Vec<Setup>, counters: &Arc<Counters>, stop: &mut StopSignal) {
         let ending = CancellationToken::new();
-        let permits = Arc::new(Semaphore::new(usize::try_from(self.parallel).unwrap_or(1)));
-        let dialer = Dialer { tuning: Tuning::default() };
+        let parallel = self.parallel.unwrap_or(self.carrier.parallel());
+        let permits = Arc::new(Semaphore::new(usize::try_from(parallel).unwrap_or(1)));
         let mut agents = JoinSet::new();
         for setup in setups {
-            let agent = SimAgent::new(setup, dialer.clone(), counters.clone(), permits.clone(), ending.clone());
+            let agent = SimAgent::new(setup, counters.clone(), permits.clone(), ending.clone());
             agents.spawn(agent.run());
         }
         let all = counters.clone();
