@@ -83,7 +83,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     let watching = AbortOnDropHandle::new(tokio::spawn(lockdown.clone().watch()));
 
     tracing::info!(agent = %member.agent_id, master = %member.master, policy = policy.origin(), "agent starts");
-    let context = Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown));
+    let context =
+        Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown, config.on_demand));
     let surroundings = AbortOnDropHandle::new(tokio::spawn(link::surroundings::watch(context.clone())));
     logbook.note(Kind::Acts, Entry::new("agent.start").target(env!("CARGO_PKG_VERSION")).detail(policy.origin()));
     keep(&context, &shutdown).await;
@@ -179,16 +180,23 @@ fn first_status(member: &Member, policy: &Policy) -> Status {
 
 /// Lines that come and go, as far as they are told one by one.
 async fn note_lines(mut status: watch::Receiver<Status>, logbook: Logbook) {
+    let mut up = false;
     while status.changed().await.is_ok() {
         let (master, line) = {
             let status = status.borrow_and_update();
             (status.master.clone(), status.line.clone())
         };
+        let is_up = matches!(line, LineStatus::Online { .. });
         let entry = match line {
             LineStatus::Online { .. } => Entry::new("line.up"),
             LineStatus::Waiting { code, reason, .. } => Entry::new("line.down").result(code).detail(reason),
-            LineStatus::Connecting | LineStatus::Locked { .. } | LineStatus::Stopped => continue,
+            // Visits on which nothing happened would fill the log.
+            LineStatus::Away { .. } if up => Entry::new("line.down").result(Code::VISIT_OVER.to_string()),
+            LineStatus::Away { .. } | LineStatus::Connecting | LineStatus::Locked { .. } | LineStatus::Stopped => {
+                continue;
+            }
         };
+        up = is_up;
         logbook.note(Kind::Traffic, entry.target(master));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -55,6 +55,7 @@ pub struct Dispatch {
     transfers: Transfers,
     credit_pool: Arc<CreditPool>,
     panics: AtomicU64,
+    running: AtomicUsize,
     /// Where a test plants a panic: an operation, and a command's service.
     #[cfg(test)]
     pub(crate) panic_in: Option<(&'static str, &'static str)>,
@@ -65,6 +66,22 @@ struct Under {
     connection: quinn::Connection,
     carrier: Carrier,
     credit: Arc<LineCredit>,
+}
+
+/// Counts a stream while it runs.
+struct Counted(Arc<Dispatch>);
+
+impl Counted {
+    fn new(dispatch: Arc<Dispatch>) -> Self {
+        dispatch.running.fetch_add(1, Ordering::Relaxed);
+        Self(dispatch)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Dispatch {
@@ -90,6 +107,7 @@ impl Dispatch {
             files,
             credit_pool,
             panics: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
             #[cfg(test)]
             panic_in: None,
         }
@@ -111,6 +129,11 @@ impl Dispatch {
         self.panics.load(Ordering::Relaxed)
     }
 
+    /// Streams that run right now, on any line.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// Serves the streams of one line until it is lost. Dropping the future ends what runs on it; shells and
     /// execs go on.
     pub async fn serve(self: Arc<Self>, connection: quinn::Connection, carrier: Carrier) {
@@ -127,6 +150,7 @@ impl Dispatch {
     }
 
     async fn guarded(self: Arc<Self>, stream: FrameStream, line: Under) {
+        let _counted = Counted::new(self.clone());
         // What unwinds drops the stream's halves, and they say INTERNAL.
         if AssertUnwindSafe(self.clone().stream(stream, line)).catch_unwind().await.is_err() {
             self.panics.fetch_add(1, Ordering::Relaxed);

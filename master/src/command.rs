@@ -113,13 +113,17 @@ impl Commands {
     async fn try_call(&self, actor: &str, agent: &AgentId, call: Call) -> Result<Answer, CallError> {
         let payload = check(&call)?;
         let request_id = request_id(actor, agent, &call.id);
-        let line = self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        if !self.fleet.is_reachable(agent) {
+            return Err(OpenError::Offline.into());
+        }
+        // Judged as it came: what waits for an agent's visit grows no staler by that, and is sent once.
         self.lock_guard().take(self.fleet.now_ms(), request_id, call.timestamp_ms)?;
+        let reached = self.fleet.reach(agent).await?;
         let detail = json!({ "id": call.id, "command": format!("{}.{}", call.service, call.action) });
         self.store.audit(&self.entry(actor, "command.start", agent, &detail)).await?;
         let timeout_ms = u32::try_from(call.timeout.min(TIMEOUT_MAX).as_millis()).unwrap_or(u32::MAX);
         let command = Command { service: call.service, action: call.action, payload, timeout_ms };
-        let mut work = line.open_as(request_id, Operation::Command(command)).await?;
+        let mut work = reached.line.open_as(request_id, Operation::Command(command)).await?;
         work.opened(TAKEN_WITHIN).await?;
         let within = call.timeout.min(TIMEOUT_MAX) + MARGIN;
         let reply = work.stream.read_within::<Reply>(within).await.map_err(|_| CallError::OutcomeUnknown);

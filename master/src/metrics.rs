@@ -32,6 +32,7 @@ pub struct Metrics {
     described: Vec<Described>,
     agents_connected: IntGaugeVec,
     agent_connects: IntCounterVec,
+    agent_visits: IntCounterVec,
     carrier_switches: IntCounterVec,
     agent_disconnects: IntCounterVec,
     handshake_seconds: Histogram,
@@ -89,6 +90,11 @@ impl Metrics {
                 "landline_agent_connects_total",
                 "Attempts of agents to connect, by carrier and result.",
                 &["carrier", "result"],
+            )?,
+            agent_visits: make.counters(
+                "landline_agent_visits_total",
+                "Visits of on-demand agents on which nothing was to be done, by carrier.",
+                &["carrier"],
             )?,
             carrier_switches: make.counters(
                 "landline_carrier_switches_total",
@@ -218,6 +224,11 @@ impl Metrics {
     /// Counts a connected agent until dropped.
     pub fn agent_connected(&self, carrier: Carrier) -> GaugeGuard {
         raised(self.agents_connected.with_label_values(&[carrier.word()]))
+    }
+
+    /// A visit with nothing to do.
+    pub fn visit(&self, carrier: Carrier) {
+        self.agent_visits.with_label_values(&[carrier.word()]).inc();
     }
 
     pub fn carrier_switch(&self, to: Carrier) {

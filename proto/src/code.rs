@@ -56,6 +56,7 @@ codes! {
     0x0f CARRIER_SILENT "carrier_silent" "UDP does not get through here; the line is inside a WebSocket.";
     0x10 CARRIER_BROKEN "carrier_broken" "UDP gets through here and loses too much; the line is inside a WebSocket.";
     0x11 CARRIER_BACK "carrier_back" "UDP gets through again; the line left its WebSocket.";
+    0x12 VISIT_OVER "visit_over" "The agent holds no standing line and nothing needs it; it looks in again soon.";
 
     // the peer broke the rules: 0x20..
     0x20 MALFORMED "malformed" "A message could not be decoded.";

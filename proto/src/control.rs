@@ -1,6 +1,8 @@
 //! The control stream: the first stream of a line, opened by the agent. One [`Hello`], one [`HelloReply`], then
 //! [`FromAgent`] and [`FromMaster`] until the line ends. Hello and its refusal are frozen for ever.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,6 +35,10 @@ pub struct Hello {
 /// Begins the one capability that is no operation: behind it stands the epoch of a line of the same process that its agent
 /// goes on serving, so that its streams may end there.
 const KEEPS: &str = "keeps:";
+/// Begins the capability of an agent that holds no standing line: behind it stands how often it comes, in milliseconds.
+const VISITS: &str = "visits:";
+/// A visit every so many milliseconds is believed; what is said beyond that is bent to it.
+const VISITS_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
 impl Hello {
     /// The older line that this one leaves running.
@@ -43,6 +49,17 @@ impl Hello {
     /// How [`keeps`](Self::keeps) is said.
     pub fn keeping(epoch: LineEpoch) -> String {
         format!("{KEEPS}{}", epoch.0)
+    }
+
+    /// How often an agent without a standing line comes to ask for work; `None` for one that stays.
+    pub fn visits(&self) -> Option<Duration> {
+        let ms: u64 = self.capabilities.iter().find_map(|word| word.strip_prefix(VISITS)?.parse().ok())?;
+        Some(Duration::from_millis(ms.clamp(*VISITS_MS.start(), *VISITS_MS.end())))
+    }
+
+    /// How [`visits`](Self::visits) is said.
+    pub fn visiting(every: Duration) -> String {
+        format!("{VISITS}{}", every.as_millis())
     }
 }
 
@@ -137,6 +154,11 @@ pub enum FromMaster {
     },
     /// Make a new key: offer its request by [`EnrolRequest::Renew`](crate::enrol::EnrolRequest), then use it.
     RotateKey,
+    /// To an agent whose Hello says that it visits, and to no other: whether something waits for it or needs it. Right after
+    /// Welcome, and again with each change.
+    Work {
+        pending: bool,
+    },
 }
 
 impl Message for Hello {
@@ -180,9 +202,8 @@ impl Message for FromMaster {}
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_line_that_is_kept_stands_among_the_capabilities() {
-        let hello = |words: &[&str]| Hello {
+    fn hello(words: &[&str]) -> Hello {
+        Hello {
             versions: vec![1],
             agent_version: String::new(),
             instance_id: InstanceId::random(),
@@ -192,7 +213,22 @@ mod tests {
             capabilities: words.iter().map(|word| (*word).to_owned()).collect(),
             carrier: Carrier::Udp,
             keep_alive_ms: 5_000,
-        };
+        }
+    }
+
+    #[test]
+    fn how_often_an_agent_visits_stands_among_the_capabilities() {
+        let hello = |word: &str| hello(&["forward", word]).visits();
+        assert_eq!(hello(&Hello::visiting(Duration::from_secs(15))), Some(Duration::from_secs(15)));
+        assert_eq!(hello("visits:0"), Some(Duration::from_secs(1)));
+        assert_eq!(hello("visits:18446744073709551615"), Some(Duration::from_secs(3_600)));
+        for word in ["visits:", "visits:-1", "visits", "keeps:5000"] {
+            assert_eq!(hello(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn the_line_that_is_kept_stands_among_the_capabilities() {
         let said = Hello::keeping(LineEpoch(u64::MAX));
         assert_eq!(hello(&["forward", &said]).keeps(), Some(LineEpoch(u64::MAX)));
         for words in [&["forward"][..], &[], &["keeps:"], &["keeps:-1"], &["keeps:18446744073709551616"]] {

@@ -119,7 +119,7 @@ fn wait_until_online(installed: &Installed, begun: Instant) -> anyhow::Result<Ex
         if let Some(status) = ask(installed) {
             let agent = status["agent_id"].as_str().unwrap_or_default().to_owned();
             match (status["line"].as_str(), status["code"].as_str()) {
-                (Some("online"), _) => {
+                (Some("online" | "away"), _) => {
                     let seconds = begun.elapsed().as_secs_f64();
                     println!("{verb} ({}); {agent} is online in {seconds:.1} s", installed.kind.word());
                     if installed.kind == Kind::None {

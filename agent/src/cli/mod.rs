@@ -75,6 +75,9 @@ struct Settings {
     /// What carries the line: udp, wss (the same inside a WebSocket), or auto for whichever gets through.
     #[arg(long, global = true, value_name = "CARRIER")]
     carrier: Option<String>,
+    /// persistent: a line that is always open; on-demand: a short visit now and then, and a line while something needs it.
+    #[arg(long, global = true, value_name = "MODE")]
+    mode: Option<String>,
     /// Turn segmentation offload off, for network drivers that mishandle it.
     #[arg(long, global = true)]
     no_gso: bool,
@@ -136,6 +139,7 @@ fn load(settings: &Settings, mut overrides: Overrides) -> Result<Config, Mistake
     option("policy_file", &settings.policy_file);
     option("actions_dir", &settings.actions_dir);
     option("carrier", &settings.carrier);
+    option("mode", &settings.mode);
     option("log_level", &settings.log_level);
     if settings.no_gso {
         overrides.push(("gso", "false".into()));

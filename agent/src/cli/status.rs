@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// 0 if the line is up, 1 if not.
+/// 0 if the line is up, or on-demand and well; 1 if not.
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let status = match ask(config) {
         Ok(status) => status,
@@ -29,7 +29,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
     } else {
         print(&status);
     }
-    Ok(if status["line"] == "online" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status["line"] == "online" || status["line"] == "away" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What the running agent says of itself.
@@ -52,6 +52,8 @@ fn print(status: &Value) {
         ("since", "since"),
         ("reason", "reason"),
         ("next attempt", "next_attempt"),
+        ("last visit", "last_visit"),
+        ("next visit", "next_visit"),
         ("policy", "policy"),
         ("version", "version"),
         ("pid", "pid"),

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod carrier;
+pub mod mode;
 pub mod proxy;
 mod source;
 
@@ -21,7 +22,13 @@ use proto::{id::AgentId, net::quic::Congestion};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::source::Inputs;
-use self::{address::MasterAddress, carrier::Wanted, proxy::Proxy, source::Settings};
+use self::{
+    address::MasterAddress,
+    carrier::Wanted,
+    mode::{Mode, OnDemand},
+    proxy::Proxy,
+    source::Settings,
+};
 
 pub const CONFIG_FILE: &str = "/etc/landline-agent/config.toml";
 const POLICY_FILE: &str = "/etc/landline-agent/policy.toml";
@@ -31,6 +38,9 @@ pub(crate) const STATE_DIR: &str = "/var/lib/landline-agent";
 pub const JOIN_FILE: &str = "join-token";
 /// A keep-alive outside this range either floods a metered link or lets NAT mappings expire.
 const KEEP_ALIVE_S: std::ops::RangeInclusive<u64> = 1..=20;
+/// Of an on-demand agent. Requests wait 30 s: much rarer visits come too late for most.
+const CHECK_INTERVAL_S: std::ops::RangeInclusive<u64> = 1..=3600;
+const LINGER_S: std::ops::RangeInclusive<u64> = 0..=3600;
 const WORKER_THREADS: std::ops::RangeInclusive<usize> = 1..=64;
 /// Room of the agent's own log, MiB. Without room there is no log, and that is not on offer.
 const OWN_LOG_MB: std::ops::RangeInclusive<u64> = 1..=4096;
@@ -43,6 +53,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub actions_dir: PathBuf,
     pub policy_file: PolicyFile,
+    /// `None`: a line that is always open.
+    pub on_demand: Option<OnDemand>,
     pub carrier: Wanted,
     /// For WebSockets alone.
     pub proxy: Option<Proxy>,
@@ -128,6 +140,7 @@ impl Reading {
                 Some(named) => PolicyFile::Named(named.into()),
                 None => PolicyFile::Default(POLICY_FILE.into()),
             },
+            on_demand: self.on_demand(),
             carrier: self.parsed("carrier").unwrap_or_default(),
             proxy: self.proxy(),
             keep_alive: Duration::from_secs(self.in_range("keep_alive_s", KEEP_ALIVE_S).unwrap_or(5)),
@@ -234,6 +247,16 @@ impl Reading {
             Some(other) => self.mistakes.push(format!(
                 "connection_mode {other:?} is not known; this agent always dials out: use \"tunnel\" or leave it out"
             )),
+        }
+    }
+
+    /// The intervals are checked in either mode.
+    fn on_demand(&mut self) -> Option<OnDemand> {
+        let every = Duration::from_secs(self.in_range("check_interval_s", CHECK_INTERVAL_S).unwrap_or(15));
+        let linger = Duration::from_secs(self.in_range("linger_s", LINGER_S).unwrap_or(60));
+        match self.parsed("mode").unwrap_or_default() {
+            Mode::Persistent => None,
+            Mode::OnDemand => Some(OnDemand { every, linger }),
         }
     }
 

@@ -114,6 +114,22 @@ fn every_documented_name_is_read() {
 }
 
 #[test]
+fn an_agent_is_on_demand_where_its_owner_says_so() {
+    let on_demand = |lab: Lab| lab.load().unwrap().on_demand;
+    assert_eq!(on_demand(Lab::new("check_interval_s = 3")), None, "a standing line unless told otherwise");
+    assert_eq!(on_demand(Lab::new("mode = \"on-demand\"").env("LANDLINE_MODE", "persistent")), None);
+    let (every, linger) = (Duration::from_secs(15), Duration::from_secs(60));
+    assert_eq!(on_demand(Lab::new("mode = \"on-demand\"")), Some(OnDemand { every, linger }));
+    let lab = Lab::new("").env("LANDLINE_MODE", "on-demand").env("LANDLINE_CHECK_INTERVAL_S", "3600");
+    let (every, linger) = (Duration::from_secs(3_600), Duration::ZERO);
+    assert_eq!(on_demand(lab.env("LANDLINE_LINGER_S", "0")), Some(OnDemand { every, linger }));
+    let mistakes = Lab::new("mode = \"sometimes\"\ncheck_interval_s = 0\nlinger_s = 3601").mistakes();
+    for wanted in ["mode", "check_interval_s", "linger_s"] {
+        assert!(mistakes.iter().any(|mistake| mistake.starts_with(wanted)), "{wanted}: {mistakes:?}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
     let lab = Lab::new(
         "mastr = \"x\"\nmaster = \"http://m\"\nagent_id = \"A B\"\nmaster_pin = \"md5:1\"\nkeep_alive_s = 900\n\

@@ -27,6 +27,7 @@ use super::{
     line::{CLOSE_WITHIN, Ended, sent_away},
     mover::{Moved, Mover},
     renewing::Renewing,
+    visit::{self, Leave, Stay},
 };
 use crate::logbook::{Entry, Kind};
 
@@ -70,6 +71,7 @@ pub(super) async fn serve(context: &Arc<Context>, up: Up, shutdown: &Cancellatio
         surroundings: context.surroundings.subscribe(),
         dialed,
         connection,
+        stay: context.visits.as_ref().map(|visits| Stay::new(visits.wanted.linger)),
     };
     let left = serving.run(heartbeat, shutdown).await;
     let Serving { dialed, control, .. } = serving;
@@ -103,6 +105,8 @@ struct Serving {
     deaf_after: Duration,
     mover: Mover,
     surroundings: watch::Receiver<String>,
+    /// Of an agent that leaves when nothing needs it.
+    stay: Option<Stay>,
 }
 
 /// The master asked us to leave.
@@ -131,7 +135,7 @@ impl Serving {
                 },
                 Ok(()) = self.surroundings.changed() => self.move_over().await,
                 _ = heartbeat.tick() => self.beat().await,
-                _ = look.tick() => self.look(),
+                _ = look.tick() => self.look().await,
                 () = self.renewal.step() => Ok(()),
             };
             if let Err(ended) = step {
@@ -149,6 +153,9 @@ impl Serving {
             self.send(&FromAgent::History(attempts)).await?;
             self.context.history().clear();
         }
+        if let Some(visits) = &self.context.visits {
+            visits.introduced();
+        }
         Ok(())
     }
 
@@ -164,6 +171,11 @@ impl Serving {
                 let until = Instant::now() + Duration::from_millis(grace_ms.into()) + LOOK_FOR_SILENCE;
                 let retry_after = Duration::from_millis(retry_after_ms.into());
                 self.drain = Some(Draining { code, until, retry_after });
+            }
+            FromMaster::Work { pending } => {
+                if let Some(stay) = &mut self.stay {
+                    stay.told(pending);
+                }
             }
             FromMaster::RotateKey => {
                 tracing::info!("the master asks for a new key");
@@ -196,7 +208,7 @@ impl Serving {
     }
 
     /// Once a second: silence, a master that hears and does not answer, an overdue drain, a due renewal.
-    fn look(&mut self) -> Result<(), Ended> {
+    async fn look(&mut self) -> Result<(), Ended> {
         let silent_after = self.context.roads.tuning().keep_alive * SILENT_KEEP_ALIVES;
         if self.heard.silent_for(&self.connection) >= silent_after {
             return Err(Ended::network(Code::SILENT, format!("nothing was heard for {silent_after:?}")));
@@ -212,7 +224,16 @@ impl Serving {
         if self.drain.is_none() {
             self.mover.look(&self.context, &self.connection);
         }
-        Ok(())
+        self.think_of_leaving().await
+    }
+
+    async fn think_of_leaving(&mut self) -> Result<(), Ended> {
+        let Some(stay) = &mut self.stay else { return Ok(()) };
+        match stay.look(self.context.dispatch.running()) {
+            Leave::Stay => Ok(()),
+            Leave::Ask => self.send(&FromAgent::Goodbye { code: Code::VISIT_OVER }).await,
+            Leave::Go => Err(visit::over()),
+        }
     }
 
     async fn goodbye(&mut self) -> Ended {

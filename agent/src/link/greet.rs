@@ -103,6 +103,7 @@ async fn hello(
     control.send.prefer(Class::Control, connection, agent_send_window(dialed.carrier));
     let operations = context.dispatch.policy.operations();
     let words = operations.into_iter().map(str::to_owned).chain(keeps.map(Hello::keeping));
+    let words = words.chain(context.visits.as_ref().map(|visits| Hello::visiting(visits.wanted.every)));
     let hello = Hello {
         versions: VERSIONS.to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").into(),

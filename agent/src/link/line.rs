@@ -22,6 +22,7 @@ use super::{
     mover::Moved,
     renewal::Renewal,
     status::LineStatus,
+    visit,
 };
 
 /// Time for the last packets of a line that this end closes.
@@ -94,6 +95,11 @@ pub(super) async fn run(context: Arc<Context>, connected: CancellationToken, shu
         Err(NotUp::Refused(refusal)) => return recover(&context, refusal).await,
         Err(NotUp::Ended(ended)) => return ended,
     };
+    if let Some(visits) = &context.visits
+        && !visit::is_needed(&mut up).await
+    {
+        return visit::leave(&context, visits, up).await;
+    }
     if let Some(why) = not_udp {
         context.history().add(Code::CARRIER_SILENT, &why);
     }

@@ -16,6 +16,7 @@ mod renewal;
 mod renewing;
 pub mod status;
 pub mod surroundings;
+pub mod visit;
 pub mod websocket;
 
 #[cfg(test)]
@@ -41,8 +42,10 @@ use self::{
     member::Member,
     status::{LineStatus, StatusSender},
     surroundings::Announcer,
+    visit::Visits,
 };
 use crate::{
+    config::mode::OnDemand,
     dispatch::Dispatch,
     lockdown::{Imposed, Switch},
     service::stats::Sampler,
@@ -65,6 +68,8 @@ pub struct Context {
     pub sampler: Sampler,
     pub status: StatusSender,
     pub lockdown: Switch,
+    /// `None` where a line is held all the time.
+    pub visits: Option<Visits>,
     instance_id: InstanceId,
     history: Mutex<History>,
     behind: Behind,
@@ -79,10 +84,12 @@ impl Context {
         sampler: Sampler,
         status: StatusSender,
         lockdown: Switch,
+        on_demand: Option<OnDemand>,
     ) -> Self {
+        let visits = on_demand.map(Visits::new);
         let (instance_id, history, behind) = (InstanceId::random(), Mutex::default(), Behind::default());
         let surroundings = Announcer::default();
-        Self { member, roads, dispatch, sampler, status, lockdown, instance_id, history, behind, surroundings }
+        Self { member, roads, dispatch, sampler, status, lockdown, visits, instance_id, history, behind, surroundings }
     }
 
     /// Shows the owner that the machine is locked down, and keeps it for the master's next line to tell.
@@ -119,6 +126,12 @@ pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
         if shutdown.is_cancelled() {
             break;
         }
+        if let Some(visits) = context.visits.as_ref().filter(|_| ended.code == Code::VISIT_OVER) {
+            backoff.succeeded();
+            at_once = 0;
+            rest(&context, visits, &shutdown).await;
+            continue;
+        }
         line::sent_away(&context, &ended);
         context.history().add(ended.code, &ended.message);
         if up_for.is_some_and(|time| time >= STABLE_AFTER) {
@@ -144,6 +157,19 @@ pub async fn keep(context: Arc<Context>, shutdown: CancellationToken) {
     }
     context.behind.end(context.leaving().code).await;
     context.tell(LineStatus::Stopped);
+}
+
+/// Until the next visit.
+async fn rest(context: &Context, visits: &Visits, shutdown: &CancellationToken) {
+    let (now, wait) = (Timestamp::now(), visits.next(rand::random()));
+    let next_visit = now.checked_add(wait).unwrap_or(Timestamp::MAX).to_string();
+    tracing::debug!(?wait, "nothing needs this agent; looking in again");
+    context.tell(LineStatus::Away { last_visit: now.to_string(), next_visit });
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
 }
 
 /// What was put right too often was not put right.

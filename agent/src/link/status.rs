@@ -35,6 +35,11 @@ pub enum LineStatus {
         reason: String,
         next_attempt: String,
     },
+    /// On-demand, and nothing needed it on the last visit.
+    Away {
+        last_visit: String,
+        next_visit: String,
+    },
     /// By the owner: no line, and nothing runs.
     Locked {
         since: String,

@@ -49,6 +49,7 @@ fn config(master: &Master, address: SocketAddr, state: &str) -> Config {
         state_dir: master.folder.path().join(state),
         actions_dir: master.folder.path().join("actions.d"),
         policy_file: PolicyFile::Default("/nonexistent/policy.toml".into()),
+        on_demand: None,
         carrier: Wanted::Auto,
         proxy: None,
         keep_alive: Duration::from_secs(1),

@@ -10,8 +10,8 @@ use super::{
     dto::{
         Page, Time,
         agent::{
-            Agent, AgentChange, AgentFilter, AgentStatus, CarrierReason, ConnectionType, Credentials, NewAgent,
-            Presence, Stats, WantedStatus, check_external_id,
+            Agent, AgentChange, AgentFilter, AgentStatus, CarrierReason, ConnectionMode, ConnectionType, Credentials,
+            NewAgent, Presence, Stats, WantedStatus, check_external_id,
         },
         event::{Event, PageQuery},
     },
@@ -25,7 +25,7 @@ use crate::{
     access::{Action, Labels, Object, Selector, authorise},
     clock::millis,
     events::Draft,
-    fleet::LinkState,
+    fleet::{LinkState, Visits},
     store::{
         self, LIMIT_DEFAULT, LIMIT_MAX,
         agents::{AgentPatch, NewSecret},
@@ -256,10 +256,14 @@ fn credentials(api: &Api, agent: store::agents::Agent, secret: &SecretString, ex
 pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
     let line = api.fleet.line(&agent.id);
     let link = api.fleet.link(&agent.id);
-    let last_seen = line.as_ref().and_then(|line| line.heartbeat_ms()).max(agent.last_seen_ms);
+    let visits = api.fleet.visits(&agent.id);
+    let presence = presence(line.is_some(), visits, agent.status);
+    let heard_ms = line.as_ref().and_then(|line| line.heartbeat_ms()).max(visits.map(|visits| visits.heard_ms));
+    let last_seen = heard_ms.max(agent.last_seen_ms);
     let story = line.as_ref().map(|line| line.carrier_story());
     let disconnect_reason = match link {
         Some(LinkState::Up { .. } | LinkState::Suspect { .. }) => None,
+        Some(LinkState::Down { .. }) | None if presence == Presence::Reachable => None,
         Some(LinkState::Down { .. }) | None => agent.disconnect_reason,
     };
     Agent {
@@ -268,11 +272,17 @@ pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
             store::agents::AgentStatus::Active => AgentStatus::Active,
             store::agents::AgentStatus::Suspended => AgentStatus::Suspended,
         },
-        presence: if line.is_some() { Presence::Online } else { Presence::Offline },
+        presence,
         connection_type: match agent.connection_type {
             store::agents::ConnectionType::Tunnel => ConnectionType::Tunnel,
             store::agents::ConnectionType::Standard => ConnectionType::Standard,
         },
+        connection_mode: match (visits, &line) {
+            (Some(_), _) => Some(ConnectionMode::OnDemand),
+            (None, Some(_)) => Some(ConnectionMode::Persistent),
+            (None, None) => None,
+        },
+        visits_every_s: visits.map(|visits| visits.every.as_secs_f64()),
         carrier: line.as_ref().map(|line| line.carrier().word().to_owned()),
         carrier_since: story.as_ref().map(|story| Time::from_ms(story.since_ms)),
         carrier_reason: story
@@ -292,6 +302,14 @@ pub(super) fn shown(api: &Api, agent: store::agents::Agent) -> Agent {
         policy: agent.policy,
         created_at: Time::from_ms(agent.created_at_ms),
         id: agent.id.to_string(),
+    }
+}
+
+fn presence(online: bool, visits: Option<Visits>, status: store::agents::AgentStatus) -> Presence {
+    match visits {
+        _ if online => Presence::Online,
+        Some(visits) if visits.expected && status != store::agents::AgentStatus::Suspended => Presence::Reachable,
+        Some(_) | None => Presence::Offline,
     }
 }
 

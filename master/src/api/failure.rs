@@ -174,6 +174,9 @@ impl From<OpenError> for Problem {
             OpenError::Offline => {
                 Kind::AgentOffline.problem("the agent is not connected; `landline agents info` says since when and why")
             }
+            OpenError::NoVisit(_) => {
+                Kind::AgentOffline.problem(format!("{error}; `landline agents info` says when it last did"))
+            }
             OpenError::Lost => Kind::AgentOffline.problem("the line was lost before the agent took it; try again"),
             OpenError::Refused(refused) => refusal(refused.code, &refused.message),
             OpenError::TooSlow(_) => Kind::AgentTimeout.problem(error.to_string()),

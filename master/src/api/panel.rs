@@ -65,17 +65,18 @@ impl IntoResponse for Failed {
     }
 }
 
-/// Whether somebody waits for a tunnel to this agent.
+/// Whether somebody waits for this agent: for a tunnel to come up, or, while it is away, for anything.
 async fn quickconnect_check(State(api): State<Api>, caller: Caller, request: Request) -> Result<Reply<Value>, Failed> {
     let fields = Fields::read(request).await?;
     let external_id: i64 = fields.parsed("firewall_id")?.ok_or_else(|| missing("firewall_id"))?;
     let found = api.store.agents().by_external_id(external_id).await.map_err(Problem::from)?;
     let agent = found.ok_or_else(Failed::unknown)?;
     api.allow(&caller, Action::PanelCall, &agent.id).await?;
+    let waits = api.fleet.is_needed(&agent.id) && api.fleet.line(&agent.id).is_none();
     let filter =
         TunnelFilter { agent_id: Some(agent.id), status: Some(TunnelStatus::Pending), ..TunnelFilter::default() };
     let pending = api.tunnels.list(&filter, &Page { cursor: None, limit: 1 }).await.map_err(Problem::from)?;
-    Ok(Reply(json!({ "has_requests": !pending.items.is_empty() })))
+    Ok(Reply(json!({ "has_requests": waits || !pending.items.is_empty() })))
 }
 
 /// What the panel sees of its end. It never forces a state: a final word closes the tunnel, the rest is noted.

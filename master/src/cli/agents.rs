@@ -140,7 +140,7 @@ fn list(agents: &[Agent]) -> String {
         vec![
             agent.id.clone(),
             word(&agent.status),
-            word(&agent.presence),
+            presence(agent),
             or_dash(agent.carrier.as_ref()),
             agent.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms")),
             output::relative(agent.last_seen.as_ref(), now),
@@ -151,12 +151,21 @@ fn list(agents: &[Agent]) -> String {
     output::table(&["AGENT", "STATUS", "PRESENCE", "CARRIER", "RTT", "LAST SEEN", "LEFT BECAUSE", "LABELS"], rows)
 }
 
+/// An on-demand agent is there when it is needed, a little later.
+fn presence(agent: &Agent) -> String {
+    match (agent.presence, agent.visits_every_s) {
+        (Presence::Reachable, Some(every_s)) => format!("on-demand, within {every_s:.0} s"),
+        (presence, Some(_)) => format!("{} (on-demand)", word(&presence)),
+        (presence, None) => word(&presence),
+    }
+}
+
 fn info(agent: &Agent) -> String {
     let now = output::now_ms();
     let mut rows = vec![
         ("id", agent.id.clone()),
         ("status", word(&agent.status)),
-        ("presence", word(&agent.presence)),
+        ("presence", presence(agent)),
         ("carrier", or_dash(agent.carrier.as_ref())),
         ("carrier since", output::relative(agent.carrier_since.as_ref(), now)),
         ("rtt", agent.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"))),

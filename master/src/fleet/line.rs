@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,6 +45,7 @@ pub struct Line {
     ended: CancellationToken,
     cut: OnceLock<Code>,
     replaced: CancellationToken,
+    released: AtomicBool,
     carrier_story: Mutex<CarrierStory>,
     lost_packets: AtomicU64,
     clock: SteadyClock,
@@ -93,6 +94,7 @@ impl Line {
             ended: CancellationToken::new(),
             cut: OnceLock::new(),
             replaced: CancellationToken::new(),
+            released: AtomicBool::new(false),
             carrier_story: Mutex::new(CarrierStory { since_ms: clock.now_ms(), why: None }),
             lost_packets: AtomicU64::new(0),
             clock,
@@ -207,6 +209,15 @@ impl Line {
 
     pub(super) fn replaced(&self) -> &CancellationToken {
         &self.replaced
+    }
+
+    /// It was taken off the registry because its agent leaves.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
     }
 
     /// Why this end closed the line, if it did.

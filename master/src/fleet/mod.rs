@@ -3,6 +3,7 @@
 
 mod accept;
 mod carried;
+mod demand;
 mod enrol;
 mod hello;
 mod history;
@@ -12,6 +13,7 @@ mod rotations;
 mod serve;
 mod steady;
 mod succession;
+mod visitors;
 mod work;
 
 use std::{
@@ -41,13 +43,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    carried::Doorway, hello::Admitted, history::History, line::LineParts, registry::Registry, rotations::Rotations,
+    carried::Doorway, demand::Demands, hello::Admitted, history::History, line::LineParts, registry::Registry,
+    rotations::Rotations, visitors::Visitors,
 };
 pub use self::{
+    demand::Demand,
     history::{SAMPLES, Sample},
     line::{CarrierStory, Line},
     registry::LinkState,
     steady::SteadyClock,
+    visitors::{COMES_WITHIN, Reached, Visits},
     work::{OpenError, StreamGuard, WorkStream},
 };
 use crate::{
@@ -100,6 +105,8 @@ pub struct Fleet {
     beats: DashMap<AgentId, watch::Sender<u64>>,
     history: History,
     rotations: Rotations,
+    visitors: Visitors,
+    demands: Arc<Demands>,
     credit: Arc<CreditPool>,
     doorway: Doorway,
     epochs: AtomicU64,
@@ -125,6 +132,8 @@ impl Fleet {
             beats: DashMap::new(),
             history: History::default(),
             rotations: Rotations::default(),
+            visitors: Visitors::default(),
+            demands: Arc::default(),
             credit: CreditPool::new(PROCESS_CREDIT_MAX),
             doorway: Doorway::new(parts.websockets),
             epochs: AtomicU64::new(first_epoch),
@@ -173,6 +182,7 @@ impl Fleet {
     pub fn cut(&self, agent: &AgentId, code: Code) {
         let lines = self.registry.all_of(agent);
         self.registry.set_down(agent, code);
+        self.visitors.forget(agent);
         lines.iter().for_each(|line| line.cut(code));
     }
 
@@ -234,7 +244,8 @@ impl Fleet {
             heartbeat_interval_ms: u32::try_from(self.heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
             master_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        if let Err(code) = self.record_connected(&agent, &hello).await {
+        let idle = self.is_idle_visit(&agent, &hello);
+        if let Err(code) = self.on_record(&agent, &hello, idle).await {
             close(&connection, code);
             return;
         }
@@ -252,6 +263,9 @@ impl Fleet {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         }));
+        if idle {
+            return self.receive(&line, &connection, &mut control).await;
+        }
         let counted = self.metrics.agent_connected(line.carrier());
         self.enter(&line);
         // A suspension that fell between the check at Hello and the entry found no line to cut.
@@ -266,6 +280,12 @@ impl Fleet {
             }
         };
         self.leave(&line, code).await;
+    }
+
+    /// What the database has to know before Welcome.
+    async fn on_record(&self, agent: &AgentId, hello: &proto::control::Hello, idle: bool) -> Result<(), Code> {
+        self.note_visit(agent, hello).await?;
+        if idle { Ok(()) } else { self.record_connected(agent, hello).await }
     }
 
     async fn record_connected(&self, agent: &AgentId, hello: &proto::control::Hello) -> Result<(), Code> {
@@ -310,12 +330,13 @@ impl Fleet {
                 () = self.stopping.cancelled() => true,
                 _ = every.tick() => false,
             };
-            let seen: Vec<_> = self
+            let mut seen: Vec<_> = self
                 .registry
                 .lines()
                 .iter()
                 .filter_map(|line| Some((line.agent.clone(), line.heartbeat_ms()?)))
                 .collect();
+            seen.extend(self.visitors.newly_seen());
             if let Err(error) = self.store.agents().touch_last_seen(&seen).await {
                 tracing::warn!(error = %error, "last-seen times could not be recorded");
             }
@@ -323,6 +344,7 @@ impl Fleet {
                 return;
             }
             self.registry.forget_unused();
+            self.demands.forget_unused();
             self.beats.retain(|_, beat| beat.receiver_count() > 0);
             self.history.forget_before(self.clock.now_ms().saturating_sub(millis(REMEMBER)));
         }

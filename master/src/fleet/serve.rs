@@ -12,7 +12,10 @@ use proto::{
     },
 };
 use serde_json::json;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{Fleet, line::Line, succession};
 use crate::events::Draft;
@@ -63,6 +66,32 @@ impl Manners {
     }
 }
 
+/// What an agent that visits was told about the need of it.
+struct Needs {
+    watched: Option<watch::Receiver<usize>>,
+    told: bool,
+}
+
+impl Needs {
+    fn new(fleet: &Fleet, line: &Line) -> Self {
+        let watched = line.hello.visits().map(|_| fleet.demands.watch(&line.agent));
+        Self { watched, told: true }
+    }
+
+    /// What to tell the agent now, once that changed; for ever for one that stays anyway. Cancel-safe.
+    async fn changed(&mut self) -> bool {
+        let Some(watched) = &mut self.watched else { return std::future::pending().await };
+        let told = self.told;
+        // Nobody counts any more: the master ends.
+        let ended = watched.wait_for(|count| (*count > 0) != told).await.is_err();
+        if ended {
+            return std::future::pending().await;
+        }
+        self.told = !told;
+        self.told
+    }
+}
+
 /// When something was last heard, by two measures.
 struct Ears {
     datagrams: u64,
@@ -104,12 +133,20 @@ pub(super) async fn serve(
     let mut ears = Ears::new(line, fleet.heartbeat_interval);
     let mut manners = Manners::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut needs = Needs::new(fleet, line);
+    if line.hello.visits().is_some()
+        && let Some(code) = tell(control, &FromMaster::Work { pending: true }).await
+    {
+        close(connection, code);
+        return Some(code);
+    }
     loop {
         let ended = tokio::select! {
             biased;
             error = connection.closed() => Some(line.cut_code().unwrap_or_else(|| lost_code(&error))),
             () = line.replaced().cancelled() => return None,
             Some(message) = outbox.recv() => tell(control, &message).await,
+            pending = needs.changed() => tell(control, &FromMaster::Work { pending }).await,
             frame = control.recv.next::<FromAgent>() => match frame {
                 Ok(message) => match manners.broken_by(&message) {
                     None => hear(fleet, line, control, &mut ears, message).await,
@@ -190,11 +227,15 @@ async fn hear(
             fleet.beat(&line.agent);
             tell(control, &FromMaster::HeartbeatAck { seq, master_time_ms: now_ms }).await
         }
+        FromAgent::Goodbye { code: Code::VISIT_OVER } if line.hello.visits().is_some() => {
+            if fleet.release(line) {
+                return Some(Code::VISIT_OVER);
+            }
+            tell(control, &FromMaster::Work { pending: true }).await
+        }
         FromAgent::Goodbye { code } => Some(code),
         FromAgent::Policy { text } => {
-            if let Err(error) = fleet.store.agents().set_policy(&line.agent, &text).await {
-                tracing::warn!(agent = %line.agent, error = %error, "the agent's policy could not be recorded");
-            }
+            keep_policy(fleet, line, &text).await;
             None
         }
         FromAgent::History(attempts) => {
@@ -204,8 +245,14 @@ async fn hear(
     }
 }
 
+pub(super) async fn keep_policy(fleet: &Fleet, line: &Line, text: &str) {
+    if let Err(error) = fleet.store.agents().set_policy(&line.agent, text).await {
+        tracing::warn!(agent = %line.agent, error = %error, "the agent's policy could not be recorded");
+    }
+}
+
 /// The agent's own view of the time it was away becomes part of its timeline.
-fn record_history(fleet: &Fleet, line: &Line, attempts: &[Attempt]) {
+pub(super) fn record_history(fleet: &Fleet, line: &Line, attempts: &[Attempt]) {
     if attempts.is_empty() {
         return;
     }

@@ -53,7 +53,7 @@ impl Fleet {
 
     pub(super) async fn leave(&self, line: &Arc<Line>, code: Code) {
         self.metrics.agent_disconnect(code);
-        if self.registry.remove(&line.agent, line.epoch, code) {
+        if self.registry.remove(&line.agent, line.epoch, code) || line.was_released() {
             tracing::info!(agent = %line.agent, %code, epoch = line.epoch.0, "agent offline");
             self.events.publish(Draft::new("agent.offline").agent(&line.agent).reason(code));
             let (agents, reason) = (self.store.agents(), code.to_string());

@@ -25,6 +25,8 @@ use crate::metrics::{GaugeGuard, Metrics};
 pub enum OpenError {
     #[error("the agent is not connected")]
     Offline,
+    #[error("the agent holds no standing line and did not look in within {0:?}")]
+    NoVisit(Duration),
     #[error("the line was lost")]
     Lost,
     #[error("the agent refused: {0}")]
@@ -40,7 +42,7 @@ pub enum OpenError {
 impl OpenError {
     pub fn code(&self) -> Code {
         match self {
-            Self::Offline | Self::Lost => Code::LINE_LOST,
+            Self::Offline | Self::NoVisit(_) | Self::Lost => Code::LINE_LOST,
             Self::Refused(refused) => refused.code,
             Self::TooSlow(_) => Code::TOO_SLOW,
             Self::Busy => Code::BUSY,

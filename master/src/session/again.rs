@@ -24,6 +24,7 @@ pub(super) async fn before_writing() {
 /// the agent was suspended, removed or locked down by its owner, does not have the session, or will not give it. Dropping
 /// the future leaves nothing.
 pub(super) async fn take_up(fleet: &Fleet, agent: &AgentId, operation: &Operation) -> Result<WorkStream, Code> {
+    let _demand = fleet.demand(agent);
     let mut link = fleet.watch(agent);
     loop {
         if let LinkState::Down { code: code @ (Code::SUSPENDED | Code::REMOVED | Code::OWNER_LOCKDOWN), .. } =
@@ -45,8 +46,8 @@ pub(super) async fn take_up(fleet: &Fleet, agent: &AgentId, operation: &Operatio
 
 /// One attempt.
 pub(super) async fn open(fleet: &Fleet, agent: &AgentId, operation: Operation) -> Result<WorkStream, OpenError> {
-    let line = fleet.line(agent).ok_or(OpenError::Offline)?;
-    let mut work = line.open(operation).await?;
+    let reached = fleet.reach(agent).await?;
+    let mut work = reached.line.open(operation).await?;
     work.opened(ANSWER_WITHIN).await?;
     Ok(work)
 }

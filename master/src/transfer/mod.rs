@@ -22,7 +22,7 @@ pub use self::{
     upload::{Stored, Upload},
 };
 use crate::{
-    fleet::{Fleet, Line, OpenError, WorkStream},
+    fleet::{Fleet, Line, OpenError, Reached, WorkStream},
     metrics::Metrics,
     store::{Store, StoreError, audit::AuditEntry},
 };
@@ -134,7 +134,7 @@ impl Transfers {
         id: RequestId,
         operation: Operation,
     ) -> Result<(Arc<Line>, WorkStream), OpenError> {
-        let line = self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        let Reached { line, demand: _demand } = self.fleet.reach(agent).await?;
         let mut work = line.open_as(id, operation).await?;
         work.opened(OPENED_WITHIN).await?;
         Ok((line, work))
@@ -150,7 +150,7 @@ impl Transfers {
         agent: &AgentId,
     ) -> Result<Record, TransferError> {
         // Nothing shall be recorded of an agent that is not there at all.
-        self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        self.fleet.reach(agent).await?;
         let id = RequestId::random();
         let begin = begin.agent(agent).object(id).detail(detail.clone());
         self.store.audit(&begin).await?;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{TransferError, Transfers, shown};
 use crate::{
-    fleet::{OpenError, StreamGuard},
+    fleet::StreamGuard,
     store::{Store, audit::AuditEntry},
 };
 
@@ -46,7 +46,7 @@ impl Transfers {
         agent: &AgentId,
         request: FileRequest,
     ) -> Result<Operating, TransferError> {
-        self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        let _reached = self.fleet.reach(agent).await?;
         let changes = request.changes();
         let detail = json!({ "request": described(&request) });
         let operation = Operation::File(request);

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     events::{Draft, Events},
-    fleet::LinkState,
+    fleet::{Demand, LinkState},
     metrics::{GaugeGuard, Metrics},
     store::{Store, StoreError, audit::AuditEntry, tunnels::Scheme},
 };
@@ -75,6 +75,8 @@ pub(super) struct Actor {
     /// Counts it in its state; `None` once final.
     pub(super) gauge: Option<GaugeGuard>,
     pub(super) unsaved: Unsaved,
+    /// An agent that visits comes for the tunnel, and stays as long as it is open.
+    pub(super) _demand: Demand,
 }
 
 /// A probe that is under way. Dropping it resets its stream.

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{By, path::reach};
 use crate::{
     clock::unix_ms,
-    fleet::{Fleet, Line, OpenError, WorkStream},
+    fleet::{COMES_WITHIN, Fleet, Line, OpenError, WorkStream},
     metrics::{GaugeGuard, Metrics},
     store::{Store, StoreError, audit::AuditEntry},
 };
@@ -70,7 +70,9 @@ impl Direct {
     /// Dials the target from the agent. When this returns, the target has answered.
     pub async fn connect(&self, by: By, agent: &AgentId, target: Target) -> Result<DirectConnection, ConnectError> {
         // Nobody shall be recorded as connected to an agent that is not there at all.
-        self.fleet.link(agent).ok_or(OpenError::Offline)?;
+        let visits = self.fleet.visits(agent).is_some_and(|visits| visits.expected);
+        let park = if visits { COMES_WITHIN } else { PARK };
+        self.fleet.link(agent).map(drop).or(visits.then_some(())).ok_or(OpenError::Offline)?;
         let id = RequestId::random();
         self.store
             .audit(&entry(&by, "connect.start", agent, id).detail(json!({ "target": target.to_string() })))
@@ -87,7 +89,7 @@ impl Direct {
             _gauge: self.metrics.tunnel_connection(),
         };
         let opened = async {
-            let (line, mut work) = reach(&self.fleet, agent, PARK, || Operation::Forward(target.clone())).await?;
+            let (line, mut work) = reach(&self.fleet, agent, park, || Operation::Forward(target.clone())).await?;
             work.opened(ANSWER_WITHIN).await?;
             Ok::<_, OpenError>((line, work))
         };

@@ -164,6 +164,7 @@ pub(super) async fn reach(
     park: Duration,
     operation: impl Fn() -> Operation,
 ) -> Result<(Arc<Line>, WorkStream), OpenError> {
+    let _demand = fleet.demand(agent);
     let deadline = Instant::now() + park;
     let mut link = fleet.watch(agent);
     loop {

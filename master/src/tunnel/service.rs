@@ -320,7 +320,7 @@ impl Tunnels {
             metrics: metrics.clone(),
             dials: dials_in,
         });
-        let id = row.id;
+        let (id, agent) = (row.id, row.agent_id.clone());
         let row = Row::new(row);
         let (view, seen) = watch::channel(row.clone());
         let (requests_in, requests) = mpsc::channel(REQUESTS);
@@ -345,6 +345,7 @@ impl Tunnels {
             probing: None,
             gauge: Some(self.parts.metrics.tunnel(TunnelStatus::Pending.word())),
             unsaved: Unsaved::default(),
+            _demand: self.parts.fleet.demand(&agent),
         };
         let this = self.clone();
         self.tasks.spawn(async move {

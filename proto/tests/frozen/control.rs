@@ -193,4 +193,5 @@ fn what_a_master_says() {
         02                                                  # RotateKey
         "#,
     );
+    frozen("from_master", "work", FromMaster::Work { pending: true }, "03 01 # Work: pending");
 }

@@ -133,6 +133,7 @@ pub(crate) fn from_master() -> impl Strategy<Value = FromMaster> {
             retry_after_ms
         }),
         Just(FromMaster::RotateKey),
+        any::<bool>().prop_map(|pending| FromMaster::Work { pending }),
     ]
 }
 

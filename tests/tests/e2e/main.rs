@@ -44,6 +44,7 @@ mod lab;
 mod live;
 mod master_clock;
 mod no_store;
+mod on_demand;
 mod outages;
 mod outside_judges;
 mod own_log;

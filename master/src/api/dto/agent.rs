@@ -26,7 +26,18 @@ pub enum AgentStatus {
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
     Online,
+    /// Holds no standing line and looked in lately: a request waits for its next visit, about `visits_every_s` at most.
+    Reachable,
     Offline,
+}
+
+/// Whether the agent holds its line all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionMode {
+    Persistent,
+    /// It looks in now and then, and stays while something needs it.
+    OnDemand,
 }
 
 /// How the master reaches the agent: `standard`, directly, comes later.
@@ -44,6 +55,10 @@ pub struct Agent {
     pub status: AgentStatus,
     pub presence: Presence,
     pub connection_type: ConnectionType,
+    /// As the agent said when it was last here; `null` where it was not since the master started.
+    pub connection_mode: Option<ConnectionMode>,
+    /// How often an on-demand agent looks in, seconds.
+    pub visits_every_s: Option<f64>,
     /// `udp` or `wss` while online.
     pub carrier: Option<String>,
     /// Since when it is on that carrier, through lines that came and went on it.

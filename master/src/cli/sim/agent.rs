@@ -203,8 +203,8 @@ impl Line {
                 message = self.control.recv.next::<FromMaster>() => match message {
                     Ok(FromMaster::HeartbeatAck { .. }) => agent.counters.acknowledged(),
                     Ok(FromMaster::Drain { code, .. }) => break code,
-                    // A simulated agent has one key.
-                    Ok(FromMaster::RotateKey) => {}
+                    // A simulated agent has one key, and visits nobody.
+                    Ok(FromMaster::RotateKey | FromMaster::Work { .. }) => {}
                     Err(error) => break error.code(),
                 },
                 stream = self.dialed.connection.accept_bi() => match stream {

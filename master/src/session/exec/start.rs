@@ -14,7 +14,7 @@ use super::{About, ExecError, ExecRun, Execs, Stdin, stream::Stream};
 use crate::{
     clock::unix_ms,
     events::Draft,
-    fleet::{Line, OpenError},
+    fleet::{OpenError, Reached},
     session,
     store::audit::AuditEntry,
 };
@@ -32,7 +32,7 @@ impl Execs {
         mut spec: ExecSpec,
         stdin: Stdin,
     ) -> Result<ExecRun, ExecError> {
-        let line = self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        let reached = self.fleet.reach(agent).await?;
         spec.stdin = !stdin.ends || !stdin.bytes.is_empty();
         let opened = json!({ "program": spec.program });
         let operation = Operation::Exec(spec);
@@ -42,7 +42,7 @@ impl Execs {
         let (id, agent, owner) = (ExecId::random(), agent.clone(), begin.actor.clone());
         let about = About { id, agent, owner, created_ms: unix_ms(), opened };
         let entry = begin.object(id).detail(about.opened.clone());
-        let started = self.tasks.spawn(self.clone().begin(line, operation, about, entry, stdin));
+        let started = self.tasks.spawn(self.clone().begin(reached, operation, about, entry, stdin));
         started.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(OpenError::Lost.into()),
@@ -51,7 +51,7 @@ impl Execs {
 
     async fn begin(
         self: Arc<Self>,
-        line: Arc<Line>,
+        reached: Reached,
         operation: Operation,
         about: About,
         entry: AuditEntry,
@@ -60,7 +60,7 @@ impl Execs {
         self.store.sessions().begin(&about.row(), &entry).await?;
         let started = async {
             failpoint::here("exec.before_sent");
-            let mut work = line.open_as(RequestId(about.id.0), operation).await?;
+            let mut work = reached.line.open_as(RequestId(about.id.0), operation).await?;
             failpoint::here("exec.sent");
             work.opened(STARTED_WITHIN).await?;
             failpoint::here("exec.opened");

@@ -151,7 +151,7 @@ impl Shells {
         agent: &AgentId,
         spec: ShellSpec,
     ) -> Result<Arc<Session>, ShellError> {
-        let line = self.fleet.line(agent).ok_or(OpenError::Offline)?;
+        let reached = self.fleet.reach(agent).await?;
         let (id, created_ms, owner) = (ShellId::random(), unix_ms(), begin.actor.clone());
         let detail = json!({ "size": spec.size, "term": spec.term, "program": spec.program });
         let (size, term) = (spec.size, spec.term.clone());
@@ -181,7 +181,7 @@ impl Shells {
         };
         self.store.sessions().begin(&row, &begin.object(id).detail(detail.clone())).await?;
         let opened = async {
-            let mut work = line.open_as(RequestId(id.0), operation).await?;
+            let mut work = reached.line.open_as(RequestId(id.0), operation).await?;
             work.opened(STARTED_WITHIN).await?;
             Ok(work)
         };

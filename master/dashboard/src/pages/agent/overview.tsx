@@ -74,7 +74,7 @@ function Facts({ agent, row }: { agent: Agent; row: Row | undefined }) {
         <Fact name="Host">{agent.hostname}</Fact>
         <Fact name="System">{[agent.os, agent.arch].filter(Boolean).join(", ")}</Fact>
         <Fact name="Agent version">{agent.agent_version}</Fact>
-        <Fact name="Line">{online ? `Tunnel active, ${agent.carrier ?? "?"}, ${rtt(row?.rtt_ms ?? agent.rtt_ms)}` : "not connected"}</Fact>
+        <Fact name="Line">{online ? `Tunnel active, ${agent.carrier ?? "?"}, ${rtt(row?.rtt_ms ?? agent.rtt_ms)}` : agent.connection_mode === "on-demand" ? `on demand, looks in every ${agent.visits_every_s ?? "?"} s` : "not connected"}</Fact>
         {online && agent.carrier_since && (
           <Fact name={`On ${agent.carrier} since`}>
             <Moment time={agent.carrier_since} />

@@ -22,6 +22,7 @@ export function Status({ row }: { row: Pick<Row, "status" | "presence" | "suspec
   if (row.status === "suspended") return <Chip tone="bad">Suspended</Chip>;
   if (row.suspect) return <Chip tone="warn" title="Nothing was heard for a while">Silent</Chip>;
   if (row.presence === "online") return <Chip tone="good">Online</Chip>;
+  if (row.presence === "reachable") return <Chip tone="good" title="Holds no standing line and looks in now and then">On demand</Chip>;
   if (row.status === "unknown") return <Chip tone="idle">Not yet seen</Chip>;
   return (
     <Chip tone="idle" title={row.disconnect_reason ?? ""}>

@@ -6,7 +6,7 @@ export type Wanted = { text: string; chip: ChipName; label: string };
 
 export const CHIPS: { name: ChipName; title: string; has: (row: Row) => boolean }[] = [
   { name: "all", title: "All", has: () => true },
-  { name: "online", title: "Online", has: (row) => row.presence === "online" },
+  { name: "online", title: "Online", has: (row) => row.presence !== "offline" },
   { name: "offline", title: "Offline", has: (row) => row.presence === "offline" && row.status === "active" },
   { name: "suspended", title: "Suspended", has: (row) => row.status === "suspended" },
   { name: "unknown", title: "Not yet seen", has: (row) => row.status === "unknown" },
