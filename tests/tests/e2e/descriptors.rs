@@ -57,12 +57,13 @@ impl World {
     }
 
     /// Takes every descriptor through the listener at `port`; gives what came out of it.
-    async fn exhausted(&mut self, port: u16) -> Outcome {
+    async fn exhausted(&mut self, port: u16, says_so: &str) -> Outcome {
         let pid = self.master.process().pid();
         // On connections of their own that stay: what is asked while nothing new can be opened.
         let api = self.master.api();
         all_online(&api).await;
         let callers: Vec<_> = (0..CALLERS).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+        let told = self.master.log().len();
         until(SOON, "no descriptor is left", || descriptors(pid) >= LIMIT).await;
         let (watched, began) = (soak::count(Duration::from_secs(2), Duration::from_secs(6)), Instant::now());
         let before = cpu(pid);
@@ -70,6 +71,7 @@ impl World {
         tokio::time::sleep(watched).await;
         let share = (cpu(pid) - before).as_secs_f64() / began.elapsed().as_secs_f64();
         assert!(descriptors(pid) >= LIMIT, "they were not exhausted all the time");
+        assert!(self.master.log()[told..].contains(says_so), "nobody was kept waiting");
         says(&mut self.old, "meanwhile").unwrap();
         all_online(&api).await;
         drop(callers);
@@ -108,8 +110,12 @@ struct Outcome {
 async fn alone_without_descriptors_the_master_waits_and_recovers() {
     let mut world = World::new().await;
     let (internal, public, tunnel) = (world.master.internal_port, world.master.public_port, world.tunnel);
-    for (name, port) in [("internal", internal), ("public", public), ("tunnel", tunnel)] {
-        let Outcome { share, recovered } = world.exhausted(port).await;
+    for (name, port, says_so) in [
+        ("internal", internal, "cannot accept an HTTP connection"),
+        ("public", public, "cannot accept a connection on the public port"),
+        ("tunnel", tunnel, "a tunnel cannot accept connections"),
+    ] {
+        let Outcome { share, recovered } = world.exhausted(port, says_so).await;
         println!(
             "no descriptors by way of the {name} listener: {:.0} % of a core, back after {recovered:?}",
             share * 100.0

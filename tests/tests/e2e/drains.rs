@@ -51,10 +51,21 @@ struct Asked {
     unknown: usize,
 }
 
+impl Asked {
+    fn add(&mut self, other: Self) {
+        self.accepted.extend(other.accepted);
+        self.refused.extend(other.refused);
+        self.unknown += other.unknown;
+    }
+}
+
+/// Callers that ask for short execs at once.
+const CALLERS: usize = 6;
+
 /// Asks for one short exec after the other until the master is gone; each leaves its number in `marks`.
-async fn short_execs(api: Api, marks: std::path::PathBuf) -> Asked {
+async fn short_execs(api: Api, marks: std::path::PathBuf, first: usize) -> Asked {
     let mut asked = Asked::default();
-    for number in 0.. {
+    for number in first.. {
         let shell = format!("sleep 0.2; echo {number} >> {}", marks.display());
         let sent = api.request(Method::POST, "/agents/desk/exec").json(&json!({ "shell": shell })).send().await;
         match sent {
@@ -68,7 +79,7 @@ async fn short_execs(api: Api, marks: std::path::PathBuf) -> Asked {
             Err(error) if error.is_connect() => return asked,
             Err(_) => asked.unknown += 1,
         }
-        // A caller's pace: sixteen at once are what an agent runs.
+        // A caller's pace.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     asked
@@ -164,7 +175,7 @@ impl World {
         let times = |number: usize| ran.lines().filter(|line| *line == number.to_string()).count();
         assert!(asked.accepted.iter().all(|(number, _)| times(*number) == 1), "each once: {ran}");
         assert!(asked.refused.iter().all(|number| times(*number) == 0), "{:?} were refused: {ran}", asked.refused);
-        assert!((0..asked.accepted.len() + asked.unknown + asked.refused.len()).all(|number| times(number) <= 1));
+        assert!(ran.lines().all(|line| times(line.parse().unwrap()) == 1), "twice: {ran}");
     }
 }
 
@@ -172,8 +183,10 @@ async fn a_stop_with_work_under_way(carrier: &str) {
     let mut world = World::new(carrier).await;
     world.under_way().await;
     let marks = world.file.path().join("marks");
-    let asking = tokio::spawn(short_execs(world.master.api(), marks.clone()));
-    until(SOON, "short execs run", || std::fs::read_to_string(&marks).is_ok_and(|ran| ran.lines().count() > 3)).await;
+    let asking: Vec<_> = (0..CALLERS)
+        .map(|caller| tokio::spawn(short_execs(world.master.api(), marks.clone(), caller * 10_000)))
+        .collect();
+    until(SOON, "short execs run", || std::fs::read_to_string(&marks).is_ok_and(|ran| ran.lines().count() > 20)).await;
 
     world.master.process().signal(rustix::process::Signal::TERM);
     let stopped = Instant::now();
@@ -187,7 +200,10 @@ async fn a_stop_with_work_under_way(carrier: &str) {
     assert!(says(&mut world.socket, "over").is_err() && says(&mut world.direct, "over").is_err());
     let told = world.agent.log();
     assert!(told.contains("the master drains this line") && told.contains("retry_after_ms=500"), "{told}");
-    let asked = asking.await.unwrap();
+    let mut asked = Asked::default();
+    for caller in asking {
+        asked.add(caller.await.unwrap());
+    }
 
     world.link.shape(Shape::default());
     let started = Instant::now();
@@ -204,7 +220,7 @@ async fn a_stop_with_work_under_way(carrier: &str) {
         no.len(),
     );
     assert!(gone <= GONE_WITHIN, "{gone:?}");
-    assert!(accepted.len() > 3 && !no.is_empty(), "hardly any load");
+    assert!(accepted.len() > 20 && !no.is_empty(), "hardly any load");
 }
 
 impl World {
