@@ -87,7 +87,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
         Arc::new(Context::new(member, Arc::new(roads(&config)), dispatch, sampler, sender, lockdown, config.on_demand));
     let surroundings = AbortOnDropHandle::new(tokio::spawn(link::surroundings::watch(context.clone())));
     logbook.note(Kind::Acts, Entry::new("agent.start").target(env!("CARGO_PKG_VERSION")).detail(policy.origin()));
-    keep(&context, &shutdown).await;
+    // A dial over either carrier is a large state; held once, not in every caller's.
+    Box::pin(keep(&context, &shutdown)).await;
     let finished = async { tokio::join!(execs.finished(), shells.finished()) };
     if tokio::time::timeout(FINISH_WITHIN, finished).await.is_err() {
         tracing::warn!("not everything that ran could be ended; the next start will look again");
